@@ -1,0 +1,69 @@
+"""minddpg: DDPG from scratch on NumPy, Numba and Gymnasium, every gradient derived by hand, named and checked.
+
+Reading order, the way data flows:
+
+    config.py       the hyperparameters
+    replay.py       a transition becomes part of a batch
+    layers.py       linear, ReLU, tanh, squared error: forward beside backward, with the derivation
+    networks.py     actor and critic on one flat parameter vector
+    optim.py        Adam, Polyak averaging
+    ddpg.py         the algorithm on one screen; `actor_gradient` answers "how does the actor get its gradient?"
+    noise.py        exploration
+    train.py        training and evaluation; the only file that knows Gymnasium
+    checkpoint.py   the files of a run directory
+    gradcheck.py    finite differences against hand-written gradients
+    cli.py          `minddpg train`, `minddpg eval`, ...
+
+jit.py and matmul.py hold what makes it fast; nothing in them is needed to understand DDPG.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from . import gradcheck as gradcheck
+    from .checkpoint import RunError as RunError
+    from .checkpoint import load as load
+    from .config import Config as Config
+    from .config import ConfigError as ConfigError
+    from .ddpg import DDPG as DDPG
+    from .ddpg import ShapeError as ShapeError
+    from .replay import Batch as Batch
+    from .replay import ReplayBuffer as ReplayBuffer
+    from .train import EnvironmentError as EnvironmentError
+    from .train import TrainingError as TrainingError
+    from .train import evaluate as evaluate
+    from .train import train as train
+
+_HOME = {
+    "Config": "config",
+    "ConfigError": "config",
+    "Batch": "replay",
+    "ReplayBuffer": "replay",
+    "DDPG": "ddpg",
+    "ShapeError": "ddpg",
+    "train": "train",
+    "evaluate": "train",
+    "EnvironmentError": "train",
+    "TrainingError": "train",
+    "load": "checkpoint",
+    "RunError": "checkpoint",
+    "gradcheck": "",
+}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    """Import late: `minddpg --help` and Config need neither Numba nor Gymnasium."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'minddpg' has no attribute {name!r}")
+    home = _HOME[name]
+    value = getattr(import_module(f".{home}", __name__), name) if home else import_module(f".{name}", __name__)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,5 @@
+"""python -m minddpg"""
+
+from .cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,335 @@
+"""The command `minddpg`. Imports late, so that --help and wrong options answer at once."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from . import __version__
+from .config import PRESETS, Config, ConfigError, preset_name
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from .train import Row
+
+DEFAULT_ENV = "Pendulum-v1"
+INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        _fail(f"{message}; see '{self.prog} --help'")
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"minddpg: error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line.    -> exit status: 0 done, 2 bad input (one line on stderr), 130 interrupted"""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone; say nothing more
+        return 1
+    except (ValueError, ArithmeticError, MemoryError) as error:
+        from .checkpoint import RunError
+        from .train import EnvironmentError, TrainingError
+
+        if isinstance(error, (ConfigError, RunError, EnvironmentError, TrainingError)):
+            _fail(str(error))
+        if isinstance(error, MemoryError):
+            _fail(f"not enough memory ({error}); lower --buffer-size")
+        raise
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="minddpg",
+        description="DDPG from scratch on NumPy, Numba and Gymnasium; every gradient by hand, named and checked.",
+        epilog="Start with 'minddpg train': it learns Pendulum-v1 in seconds and shows the result.",
+    )
+    parser.add_argument("--version", action="version", version=f"minddpg {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    train = commands.add_parser(
+        "train",
+        help="train an agent, save it, evaluate it",
+        description="Train an agent on a Gymnasium environment with continuous actions, save it, evaluate it.",
+        epilog="Examples: 'minddpg train', 'minddpg train MountainCarContinuous-v0 --seed 1', "
+        "'minddpg train my_module:MyEnv-v0 --steps 50000 --noise ou'.",
+    )
+    train.add_argument(
+        "env",
+        nargs="?",
+        default=DEFAULT_ENV,
+        metavar="ENV",
+        help=f"environment id, or module:id to import a module of yours first; default: {DEFAULT_ENV}",
+    )
+    train.add_argument("--seed", type=_whole, default=0, metavar="S", help="seed of everything random; default: 0")
+    train.add_argument(
+        "--out", metavar="DIR", help="directory to write, which must not exist; default: runs/ENV-seedS, numbered"
+    )
+    train.add_argument(
+        "--preset",
+        metavar="NAME",
+        help=f"hyperparameters to start from: {', '.join(sorted(PRESETS))}; default: the one made for ENV, if any",
+    )
+    train.add_argument("--episodes", type=_positive, default=10, metavar="N", help="evaluation episodes; default: 10")
+    train.add_argument("--quiet", action="store_true", help="no progress while training")
+    group = train.add_argument_group("hyperparameters (default: the preset's)")
+    for field in dataclasses.fields(Config):
+        group.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            dest=f"config_{field.name}",
+            metavar=_metavar(field),
+            type=_value(field),
+            help=field.metadata["help"],
+        )
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser(
+        "eval",
+        help="evaluate a trained agent",
+        description="Run the policy of a run directory without noise and print the returns.",
+    )
+    evaluate.add_argument("directory", metavar="DIR", help="run directory, as 'minddpg train' wrote it")
+    evaluate.add_argument("--env", metavar="ENV", help="another environment than the one of the run")
+    evaluate.add_argument("--episodes", type=_positive, default=100, metavar="N", help="episodes; default: 100")
+    evaluate.add_argument(
+        "--seed", type=_whole, default=10_000, metavar="S", help="episode i starts from reset(seed=S+i); default: 10000"
+    )
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.set_defaults(run=_evaluate)
+
+    warmup = commands.add_parser(
+        "warmup",
+        help="compile now instead of at the first run",
+        description="Compile everything for this machine now, so that the first training run starts at once.",
+    )
+    warmup.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: float32")
+    warmup.set_defaults(run=lambda args: _compile(args.dtype))
+    return parser
+
+
+def _whole(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
+    return number
+
+
+def _positive(text: str) -> int:
+    if (number := _whole(text)) == 0:
+        raise argparse.ArgumentTypeError("0 is too few; give 1 or more")
+    return number
+
+
+def _metavar(field: dataclasses.Field[Any]) -> str:
+    kind = str(field.type)
+    return "N,N,..." if kind.startswith("tuple") else "N" if kind == "int" else "X" if "float" in kind else "NAME"
+
+
+def _value(field: dataclasses.Field[Any]) -> Any:
+    """How the text of a flag becomes the field's value; Config checks the range."""
+    kind = str(field.type)
+
+    def parse(text: str) -> Any:
+        try:
+            if kind.startswith("tuple"):
+                return tuple(int(part) for part in text.split(",") if part.strip())
+            if kind == "int":
+                return int(float(text)) if float(text).is_integer() else int(text)
+            if "None" in kind and text.lower() == "none":
+                return None
+            return float(text) if "float" in kind else text
+        except (ValueError, OverflowError):
+            expected = {"int": "a whole number", "str": "text"}.get(kind, "a number")
+            expected = "whole numbers with commas between, like 64,64" if kind.startswith("tuple") else expected
+            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}") from None
+
+    return parse
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def _train(args: argparse.Namespace) -> int:
+    changes = {
+        name.removeprefix("config_"): value
+        for name, value in vars(args).items()
+        if name.startswith("config_") and value is not None
+    }
+    if args.config_final_init is None and "--final-init" in sys.argv:
+        changes["final_init"] = None
+    name = args.preset or preset_name(args.env)
+    config = Config.preset(name or "default").replace(**changes)
+    if args.out and Path(args.out).exists():
+        _fail(f"{args.out} exists; choose another --out, or remove it")
+
+    from .replay import ReplayBuffer
+    from .train import Environment, evaluate, train
+
+    environment = Environment(args.env, config.dtype)  # what is wrong with it shows before anything is compiled
+    obs_dim, act_dim = environment.obs_dim, environment.act_dim
+    environment.close()
+    capacity = min(config.buffer_size, config.steps)
+    replay_bytes = ReplayBuffer(capacity, obs_dim, act_dim, config.dtype).nbytes
+    print(
+        f"{args.env}: {obs_dim} observations, {act_dim} action{'s' if act_dim > 1 else ''}; "
+        f"preset {name or 'default'}, seed {args.seed}, {config.steps:,} steps\n"
+        f"replay memory: {capacity:,} transitions, {_megabytes(replay_bytes)}"
+    )
+    _compile(config.dtype, quietly=True)
+    out = Path(args.out) if args.out else _free_directory(args.env, args.seed)
+    report = None if args.quiet else _Progress(config.steps)
+    started = time.perf_counter()
+    try:
+        result = train(args.env, config, seed=args.seed, out=out, progress=report)
+    finally:
+        if report:
+            report.close()
+    seconds = time.perf_counter() - started
+    print(f"{result.steps:,} steps, {len(result.history):,} episodes in {seconds:.1f} s -> {out}")
+    again = f"minddpg eval {shlex.quote(str(out))}"
+    if result.interrupted:
+        print(f"interrupted: the agent as it was is saved in {out}; try it with '{again}'")
+        return INTERRUPTED
+    if len(result.history) > 1:
+        print("\n" + _chart([row["return"] for row in result.history]))
+    returns = evaluate(result.agent, args.env, args.episodes, seed=10_000)
+    print(f"\nevaluation without noise: {_summary(returns)}\nlook further: {again} --episodes 100")
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from .checkpoint import load, load_info
+    from .train import evaluate
+
+    info = load_info(args.directory)
+    agent = load(args.directory)
+    env = args.env or info.env
+    if not args.json:
+        _compile(info.config.dtype, quietly=True)
+    returns = evaluate(agent, env, args.episodes, args.seed)
+    if args.json:
+        print(json.dumps({"env": env, "seed": args.seed, "mean": returns.mean(), "returns": returns.tolist()}))
+    else:
+        print(f"{env}, {args.directory}: {_summary(returns)}")
+    return 0
+
+
+def _compile(dtype: str, quietly: bool = False) -> int:
+    """Compile; says so when it takes long. quietly: say nothing where nothing is left to do."""
+    from .ddpg import warmup
+    from .jit import is_warm
+
+    if is_warm(dtype) and quietly:
+        return 0
+    print(f"compiling for {dtype} (first run of this version on this machine, under a minute) ...", end="", flush=True)
+    started = time.perf_counter()
+    warmup(dtype)
+    print(f" {time.perf_counter() - started:.1f} s")
+    return 0
+
+
+# --- what people see --------------------------------------------------------------------------------------------------
+
+
+def _free_directory(env: str, seed: int) -> Path:
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in env)
+    path, number = Path("runs") / f"{name}-seed{seed}", 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-seed{seed}-{number}"
+    return path
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
+
+
+def _summary(returns: npt.NDArray[Any]) -> str:
+    return (
+        f"mean return {returns.mean():.1f} +- {returns.std():.1f} over {len(returns)} "
+        f"episode{'s' if len(returns) > 1 else ''} (lowest {returns.min():.1f}, highest {returns.max():.1f})"
+    )
+
+
+def _chart(returns: list[float], width: int = 60, height: int = 8) -> str:
+    """The learning curve in text: time to the right, the mean return of each column's episodes upwards."""
+    columns = min(width, len(returns))
+    cuts = [len(returns) * c // columns for c in range(columns + 1)]
+    means = [sum(returns[a:b]) / (b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+    low, high = min(means), max(means)
+    rows = [round((mean - low) / ((high - low) or 1) * (height - 1)) for mean in means]
+    lines = []
+    for level in range(height - 1, -1, -1):
+        label = f"{high:9.1f}" if level == height - 1 else f"{low:9.1f}" if level == 0 else " " * 9
+        lines.append(f"{label} |" + "".join("*" if row == level else " " for row in rows).rstrip())
+    scale = f"1{f'episode {len(returns)}':>{max(1, columns - 1)}}"
+    return "\n".join(["return per episode while learning, noise included", *lines, " " * 10 + "+" + "-" * columns,
+                      " " * 11 + scale])  # fmt: skip
+
+
+class _Progress:
+    """Progress of training: a tqdm bar where it is installed and stderr is a terminal, otherwise plain lines."""
+
+    def __init__(self, steps: int):
+        self.steps, self.started, self.shown, self.at = steps, time.perf_counter(), 0.0, 0
+        self.bar: Any = None
+        self.interval = 2.0 if sys.stderr.isatty() else 10.0  # seconds between plain lines
+        if sys.stderr.isatty():
+            try:
+                from tqdm import tqdm
+            except ImportError:
+                pass
+            else:
+                self.bar = tqdm(total=steps, unit="step", dynamic_ncols=True, leave=False)
+
+    def __call__(self, step: int, history: list[Row]) -> None:
+        if step % 64 and step != self.steps:
+            return
+        elapsed = time.perf_counter() - self.started
+        if self.bar is not None:
+            self.bar.update(step - self.bar.n)
+            if elapsed - self.shown > 0.5:
+                self.bar.set_postfix_str(self._last(history))
+                self.shown = elapsed
+        elif elapsed - self.shown > self.interval:
+            left = (self.steps - step) * (elapsed - self.shown) / max(1, step - self.at)
+            speed = (step - self.at) / (elapsed - self.shown)
+            self.shown, self.at = elapsed, step
+            print(
+                f"step {step:,} of {self.steps:,}, episode {len(history):,}, {self._last(history)}, "
+                f"{speed:,.0f} steps/s, {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    @staticmethod
+    def _last(history: list[Row]) -> str:
+        last = [row["return"] for row in history[-10:]]
+        return f"last {len(last)} returns {sum(last) / len(last):.1f}" if last else "no episode finished yet"
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()

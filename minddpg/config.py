@@ -1,0 +1,188 @@
+"""Every hyperparameter of minddpg, one documented line each, and the presets that were chosen by measuring.
+
+"Paper" is Lillicrap et al., "Continuous control with deep reinforcement learning", arXiv 1509.02971, section 7.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A hyperparameter that makes no sense; the message is one line and names the field."""
+
+
+def _setting(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Config:
+    """The hyperparameters of one agent and its training run. Frozen: use `replace` for a changed copy."""
+
+    steps: int = _setting(100_000, "environment steps of the whole run, warm-up included; paper: up to 2.5 million")
+    hidden_sizes: tuple[int, ...] = _setting(
+        (256, 256), "units of each hidden layer, of actor and critic alike; usual: 64,64 to 400,300; paper: 400,300"
+    )
+    actor_lr: float = _setting(1e-3, "Adam's learning rate for the actor; usual: 1e-4 to 1e-3; paper: 1e-4")
+    critic_lr: float = _setting(1e-3, "Adam's learning rate for the critic; usual: 3e-4 to 1e-3; paper: 1e-3")
+    gamma: float = _setting(0.99, "discount per step; usual: 0.95 to 0.999; paper: 0.99")
+    tau: float = _setting(
+        0.005,
+        "share of the online network that a target network takes in per update (1: a copy, 0: nothing); "
+        "usual: 0.001 to 0.02; paper: 0.001",
+    )
+    batch_size: int = _setting(256, "transitions per update; usual: 64 to 256; paper: 64")
+    buffer_size: int = _setting(1_000_000, "transitions the replay keeps; usual: 100,000 to 1,000,000; paper: 1,000,000")
+    learning_starts: int = _setting(
+        1_000, "steps with uniform random actions before the first update; usual: 1,000 to 25,000; paper: none"
+    )
+    update_every: int = _setting(1, "environment steps between updates; usual: 1; paper: 1")
+    updates_per_step: int = _setting(1, "updates made each time updates are made; usual: 1; paper: 1")
+    noise: str = _setting(
+        "gaussian", "exploration noise: gaussian (independent each step) or ou (Ornstein-Uhlenbeck); paper: ou"
+    )
+    noise_std: float = _setting(
+        0.1,
+        "size of the noise, in units of actions in [-1, 1]: the standard deviation (gaussian) or sigma (ou); "
+        "usual: 0.1 to 0.5; paper: 0.2",
+    )
+    noise_theta: float = _setting(0.15, "ou only: share of the way back to zero per step; usual and paper: 0.15")
+    critic_weight_decay: float = _setting(
+        0.0, "L2: adds this times each critic weight (not bias) to its gradient; usual: 0; paper: 0.01"
+    )
+    action_layer: int = _setting(
+        0, "the critic's layer that the action enters: 0 beside the observation, 1 at the second hidden layer; paper: 1"
+    )
+    final_init: float | None = _setting(
+        None,
+        "draw the last layers' weights and biases from U(-x, x); none: U(-1/sqrt(fan-in), 1/sqrt(fan-in)) "
+        "as everywhere else; paper: 0.003",
+    )
+    dtype: str = _setting("float32", "float32 to train, float64 to check gradients")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden_sizes", _sizes(self.hidden_sizes))
+        for name in ("steps", "batch_size", "buffer_size", "update_every", "updates_per_step"):
+            self._integer(name, 1)
+        for name in ("learning_starts", "action_layer"):
+            self._integer(name, 0)
+        for name in ("actor_lr", "critic_lr"):
+            self._number(name, 0, open_low=True)
+        self._number("gamma", 0, 1, open_high=True)
+        for name in ("tau", "noise_theta"):
+            self._number(name, 0, 1)
+        for name in ("noise_std", "critic_weight_decay"):
+            self._number(name, 0)
+        if self.final_init is not None:
+            self._number("final_init", 0, open_low=True)
+        self._choice("noise", ("gaussian", "ou"))
+        self._choice("dtype", ("float32", "float64"))
+        if self.action_layer >= max(1, len(self.hidden_sizes)):
+            raise ConfigError(
+                f"action_layer is {self.action_layer}, but there are {len(self.hidden_sizes)} hidden layers; "
+                f"the action must enter a hidden layer: 0 to {max(0, len(self.hidden_sizes) - 1)}"
+            )
+        if self.batch_size > self.buffer_size:
+            raise ConfigError(f"batch_size {self.batch_size} is more than buffer_size {self.buffer_size}; lower it")
+
+    def _integer(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigError(f"{name} must be a whole number, {least} or more, not {value!r}")
+
+    def _number(
+        self, name: str, low: float, high: float = math.inf, open_low: bool = False, open_high: bool = False
+    ) -> None:
+        value = getattr(self, name)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not number or not low <= value <= high or (open_low and value == low) or (open_high and value == high):
+            interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high or high == math.inf else ']'}"
+            raise ConfigError(f"{name} must be a number in {interval}, not {value!r}")
+        object.__setattr__(self, name, float(value))
+
+    def _choice(self, name: str, allowed: tuple[str, ...]) -> None:
+        if getattr(self, name) not in allowed:
+            raise ConfigError(f"{name} must be {' or '.join(allowed)}, not {getattr(self, name)!r}")
+
+    def replace(self, **changes: Any) -> Config:
+        """A copy with some fields changed, checked like any Config."""
+        return type(self).from_dict({**self.to_dict(), **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON can hold them."""
+        return {**dataclasses.asdict(self), "hidden_sizes": list(self.hidden_sizes)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Config:
+        """The inverse of `to_dict`; unknown fields are an error, missing ones take their defaults."""
+        unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
+        if unknown:
+            raise ConfigError(f"unknown hyperparameter {', '.join(unknown)}; see 'minddpg train --help' for the names")
+        return cls(**values)
+
+    @classmethod
+    def paper(cls) -> Config:
+        """Every value of the paper's section 7 for low-dimensional observations.
+
+        Not in it: batch normalisation. The paper makes its first update at once; here it waits for a full batch.
+        """
+        return cls(
+            steps=2_500_000,
+            hidden_sizes=(400, 300),
+            actor_lr=1e-4,
+            critic_lr=1e-3,
+            gamma=0.99,
+            tau=0.001,
+            batch_size=64,
+            buffer_size=1_000_000,
+            learning_starts=64,
+            noise="ou",
+            noise_std=0.2,
+            noise_theta=0.15,
+            critic_weight_decay=1e-2,
+            action_layer=1,
+            final_init=3e-3,
+        )
+
+    @classmethod
+    def preset(cls, name: str) -> Config:
+        """The preset of that name: an environment id, or one of default, mujoco, paper."""
+        if name not in PRESETS:
+            raise ConfigError(f"there is no preset {name!r}; choose from {', '.join(sorted(PRESETS))}")
+        return PRESETS[name]
+
+    @classmethod
+    def for_environment(cls, env: str) -> Config:
+        """The preset of an environment id, or the defaults where there is none."""
+        return PRESETS.get(preset_name(env) or "", cls())
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    try:
+        sizes = tuple(value)
+    except TypeError:
+        sizes = (value,)
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ConfigError(f"hidden_sizes must be whole numbers, 1 or more each, not {value!r}")
+    return sizes
+
+
+PRESETS: dict[str, Config] = {
+    "default": Config(),
+    "paper": Config.paper(),
+}
+
+MUJOCO = ("Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "InvertedDoublePendulum", "InvertedPendulum",
+          "Pusher", "Reacher", "Swimmer", "Walker2d")  # fmt: skip
+
+
+def preset_name(env: str) -> str | None:
+    """The name of the preset for an environment id, None where none was measured: 'Pendulum-v1' -> 'Pendulum-v1'."""
+    if env in PRESETS:
+        return env
+    return "mujoco" if env.split("-v")[0] in MUJOCO else None

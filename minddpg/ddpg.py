@@ -1,0 +1,294 @@
+"""DDPG on one screen: the critic step, the actor step, and their order. Lillicrap et al. 2015, algorithm 1.
+
+The objective is J(theta) = mean_i Q(s_i, mu_theta(s_i)), to be maximised. Its gradient is the chain rule
+
+    dJ/dtheta = mean_i  dQ(s_i, a)/da |_{a = mu(s_i)}  .  dmu(s_i)/dtheta
+
+and `actor_gradient` below is that line, with the ten steps people are taught marked in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .config import Config
+from .jit import FloatArray, each, jit, mark_warm
+from .layers import squared_error, tanh_backward
+from .networks import (
+    Network,
+    actor_forward,
+    backward_to_action,
+    backward_to_weights,
+    copy_network,
+    critic_forward,
+    named_parameters,
+    new_actor,
+    new_critic,
+    weight,
+)
+from .optim import Adam, adam, new_adam, polyak
+from .replay import Batch, ReplayBuffer, gather
+
+
+class Learner(NamedTuple):
+    """All that an update reads and writes: four networks and two optimisers."""
+
+    actor: Network
+    critic: Network
+    target_actor: Network
+    target_critic: Network
+    actor_adam: Adam
+    critic_adam: Adam
+
+
+class Rates(NamedTuple):
+    """The numbers of an update; see Config."""
+
+    gamma: float
+    tau: float
+    actor_lr: float
+    critic_lr: float
+    critic_weight_decay: float
+
+
+class Losses(NamedTuple):
+    """What an update saw: losses before each step, means over the batch, and the RMS of dQ/da at mu(s)."""
+
+    critic_loss: float
+    actor_loss: float
+    q_mean: float
+    target_q_mean: float
+    dq_dact_rms: float
+
+
+# --- the critic -------------------------------------------------------------------------------------------------------
+
+
+@jit
+def bellman_target(target_actor: Network, target_critic: Network, batch: Batch, gamma: float) -> FloatArray:
+    """y_i = r_i + gamma (1 - terminated_i) Q'(s'_i, mu'(s'_i)).    -> (N,)
+
+    terminated, never truncated: a time limit does not make the future worthless. y is data; nothing flows back.
+    """
+    next_act, _ = actor_forward(target_actor, batch.next_obs)
+    next_q, _ = critic_forward(target_critic, batch.next_obs, next_act)
+    target_q, discount = np.empty_like(next_q), next_q.dtype.type(gamma)
+    for i in each(target_q):
+        target_q[i] = batch.rew[i] + discount * (1 - batch.terminated[i]) * next_q[i]
+    return target_q
+
+
+@jit
+def add_weight_decay(critic: Network, dparams: FloatArray, weight_decay: float) -> None:
+    """dW += weight_decay W, in place: the gradient of weight_decay/2 |W|^2. Weights only, biases stay free."""
+    for layer in range(len(critic.layout) - 1):
+        w, dw = weight(critic, critic.params, layer), weight(critic, dparams, layer)
+        flat, dflat, decay = w.reshape(w.size), dw.reshape(dw.size), w.dtype.type(weight_decay)
+        for i in each(flat):
+            dflat[i] += decay * flat[i]
+
+
+@jit
+def critic_gradient(
+    critic: Network, obs: FloatArray, act: FloatArray, target_q: FloatArray, weight_decay: float
+) -> tuple[float, FloatArray, FloatArray]:
+    """loss = mean_i (Q(s_i, a_i) - y_i)^2 and its gradient.    -> loss, dparams (P,), q (N,)"""
+    q, cache = critic_forward(critic, obs, act)
+    loss, dq = squared_error(q, target_q)
+    dparams = backward_to_weights(critic, dq.reshape(len(dq), 1), cache)
+    if weight_decay > 0:
+        add_weight_decay(critic, dparams, weight_decay)
+    return loss, dparams, q
+
+
+# --- the actor: how does it get its gradient? -------------------------------------------------------------------------
+
+
+@jit
+def actor_gradient(actor: Network, critic: Network, obs: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """loss = -mean_i Q(s_i, mu(s_i)) and its gradient in the actor.    -> dtheta (P,), dact (N, act_dim), q (N,)"""
+    n = len(obs)
+    act, actor_cache = actor_forward(actor, obs)  #  1, 2  the batch's states give mu(s), not the replayed action
+    q, critic_cache = critic_forward(critic, obs, act)  #  3  judged by the critic, which has made its own step
+    dq = np.full((n, 1), -1 / n, obs.dtype)  #  8  loss = -mean(q): minus to climb, and the actor's only 1/N
+    dact = backward_to_action(critic, dq, critic_cache)  #  4  -(1/N) dQ/da; no critic weight gets a gradient
+    #                                                       5  no second forward: actor_cache is that pass
+    dz = tanh_backward(dact, act)  #  6, 7  dact . da/dtheta, from the right: through tanh,
+    dtheta = backward_to_weights(actor, dz, actor_cache)  #  then layer by layer; da/dtheta itself is never formed
+    return dtheta, dact, q
+
+
+# --- one update -------------------------------------------------------------------------------------------------------
+
+
+@jit
+def critic_step(learner: Learner, batch: Batch, rates: Rates) -> tuple[float, float, float]:
+    """One Adam step of the critic towards the Bellman target.    -> critic_loss, q_mean, target_q_mean"""
+    target_q = bellman_target(learner.target_actor, learner.target_critic, batch, rates.gamma)
+    loss, dparams, q = critic_gradient(learner.critic, batch.obs, batch.act, target_q, rates.critic_weight_decay)
+    adam(learner.critic.params, dparams, learner.critic_adam, rates.critic_lr)
+    return loss, q.mean(), target_q.mean()
+
+
+@jit
+def actor_step(learner: Learner, batch: Batch, rates: Rates) -> tuple[float, float]:
+    """One Adam step of the actor, uphill on Q.    -> actor_loss, dq_dact_rms"""
+    dtheta, dact, q = actor_gradient(learner.actor, learner.critic, batch.obs)
+    adam(learner.actor.params, dtheta, learner.actor_adam, rates.actor_lr)  #  9, 10  only the actor moves
+    return -q.mean(), len(dact) * np.sqrt(np.mean(dact * dact))
+
+
+@jit
+def update(learner: Learner, transitions: Batch, indices: npt.NDArray[np.int64], rates: Rates) -> Losses:
+    """One update from the transitions at `indices` (N,). The order is part of the algorithm."""
+    batch = gather(transitions, indices)
+    critic_loss, q_mean, target_q_mean = critic_step(learner, batch, rates)
+    actor_loss, dq_dact_rms = actor_step(learner, batch, rates)  # through the critic that has just moved
+    polyak(learner.target_critic.params, learner.critic.params, rates.tau)
+    polyak(learner.target_actor.params, learner.actor.params, rates.tau)
+    return Losses(critic_loss, actor_loss, q_mean, target_q_mean, dq_dact_rms)
+
+
+@jit
+def policy(actor: Network, obs: FloatArray) -> FloatArray:
+    """mu(s).    obs (N, obs_dim) -> act (N, act_dim)"""
+    act, _ = actor_forward(actor, obs)
+    return act
+
+
+# --- the agent --------------------------------------------------------------------------------------------------------
+
+
+class ShapeError(ValueError):
+    """An array whose shape does not fit; the message names it and both shapes."""
+
+
+class DDPG:
+    """An actor, a critic, their target networks and optimisers.
+
+    obs_dim, act_dim: length of one observation and of one action. config: hyperparameters. seed: of the initial
+    parameters. Actions are in [-1, 1]; scaling to an environment's bounds is the caller's (see train.py).
+    """
+
+    def __init__(self, obs_dim: int, act_dim: int, config: Config | None = None, seed: int = 0):
+        config = config or Config()
+        rng = random_streams(seed).parameters
+        actor = new_actor(obs_dim, act_dim, config.hidden_sizes, config.final_init, config.dtype, rng)
+        critic = new_critic(
+            obs_dim, act_dim, config.hidden_sizes, config.action_layer, config.final_init, config.dtype, rng
+        )
+        self.obs_dim, self.act_dim, self.config = obs_dim, act_dim, config
+        self.learner = Learner(
+            actor, critic, copy_network(actor), copy_network(critic), new_adam(actor.params), new_adam(critic.params)
+        )
+        self._rates = Rates(config.gamma, config.tau, config.actor_lr, config.critic_lr, config.critic_weight_decay)
+
+    @property
+    def actor(self) -> Network:
+        """mu."""
+        return self.learner.actor
+
+    @property
+    def critic(self) -> Network:
+        """Q."""
+        return self.learner.critic
+
+    @property
+    def target_actor(self) -> Network:
+        """mu', which follows mu slowly."""
+        return self.learner.target_actor
+
+    @property
+    def target_critic(self) -> Network:
+        """Q', which follows Q slowly."""
+        return self.learner.target_critic
+
+    def act(self, obs: npt.ArrayLike) -> FloatArray:
+        """mu(s) without noise.    obs (obs_dim,) -> (act_dim,), or (N, obs_dim) -> (N, act_dim); in [-1, 1]."""
+        array = self._array("obs", obs)
+        if array.shape[-1:] != (self.obs_dim,) or array.ndim not in (1, 2):
+            raise ShapeError(f"obs has shape {array.shape}, but must be ({self.obs_dim},) or (N, {self.obs_dim})")
+        act: FloatArray = policy(self.actor, array.reshape(-1, self.obs_dim))
+        return act[0] if array.ndim == 1 else act
+
+    def update(self, batch: Batch) -> Losses:
+        """One full update: critic step, actor step, both target networks. Raises ShapeError for a batch that misfits."""
+        n = len(batch.rew)
+        shapes = Batch((n, self.obs_dim), (n, self.act_dim), (n,), (n, self.obs_dim), (n,))  # type: ignore[arg-type]
+        arrays = {}
+        for name, shape in shapes._asdict().items():
+            value = getattr(batch, name)
+            arrays[name] = np.require(value, bool, "CW") if name == "terminated" else self._array(name, value)
+            if arrays[name].shape != shape or n == 0:
+                raise ShapeError(f"batch.{name} has shape {arrays[name].shape}, but must be {shape}, one row or more")
+        losses: Losses = update(self.learner, Batch(**arrays), np.arange(n), self._rates)
+        return losses
+
+    def update_from(self, replay: ReplayBuffer, rng: np.random.Generator) -> Losses:
+        """One full update from a batch drawn from the replay, in one compiled call."""
+        indices = replay.draw(self.config.batch_size, rng)
+        losses: Losses = update(self.learner, replay.transitions, indices, self._rates)
+        return losses
+
+    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
+        """Copies by name: "actor.0.weight" (in, out), "critic.1.bias" (out,), "target_actor.*", "actor_adam.m", ..."""
+        return {name: view.copy() for name, view in self._views().items()}
+
+    def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take over a state_dict of an agent of the same shape. Raises ValueError, and changes nothing, if it misfits."""
+        views = self._views()
+        if set(state) != set(views):
+            differing = ", ".join(sorted(set(state) ^ set(views))[:3])
+            raise ValueError(f"the state is of another agent: {differing} is missing or unknown")
+        for name, view in views.items():
+            value = np.asarray(state[name])
+            if value.shape != view.shape:
+                raise ShapeError(f"{name} has shape {value.shape}, but must be {view.shape}")
+            if value.dtype.kind not in "fiu" or not np.isfinite(value).all():
+                raise ValueError(f"{name} must hold finite numbers only")
+        for name, view in views.items():
+            view[...] = state[name]
+
+    def _views(self) -> dict[str, npt.NDArray[Any]]:
+        views: dict[str, npt.NDArray[Any]] = {}
+        for name, part in self.learner._asdict().items():
+            inner = named_parameters(part) if isinstance(part, Network) else part._asdict()
+            views.update({f"{name}.{key}": view for key, view in inner.items()})
+        return views
+
+    def _array(self, name: str, value: npt.ArrayLike) -> FloatArray:
+        try:
+            return np.require(value, self.config.dtype, "CW")
+        except (TypeError, ValueError) as error:
+            raise ShapeError(f"{name} must be an array of numbers: {error}") from None
+
+
+class RandomStreams(NamedTuple):
+    """One Generator per purpose, all from one seed: using more of one does not move the others."""
+
+    parameters: np.random.Generator
+    replay: np.random.Generator
+    actions: np.random.Generator
+    noise: np.random.Generator
+    environment: np.random.Generator
+    evaluation: np.random.Generator
+
+
+def random_streams(seed: int) -> RandomStreams:
+    """Independent Generators from one seed."""
+    children = np.random.SeedSequence(seed).spawn(len(RandomStreams._fields))
+    return RandomStreams(*(np.random.default_rng(child) for child in children))
+
+
+def warmup(dtype: str = "float32") -> None:
+    """Compile everything a training run needs; takes seconds the first time, and next to nothing afterwards."""
+    agent = DDPG(1, 1, Config(hidden_sizes=(1,), batch_size=1, dtype=dtype))
+    replay = ReplayBuffer(1, 1, 1, dtype)
+    replay.add([0.0], [0.0], 0.0, [0.0], True)
+    agent.update_from(replay, np.random.default_rng(0))
+    agent.act([0.0])
+    mark_warm(dtype)

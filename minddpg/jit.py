@@ -1,0 +1,149 @@
+"""The one decorator of the package, and the cache of what it compiled.
+
+The functions people read are the functions Numba compiles. With the environment variable NUMBA_DISABLE_JIT=1 the same
+lines run as plain NumPy, so that a debugger can step through them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba import types
+from numba.core import cgutils
+from numba.extending import lower_builtin, type_callable
+
+FloatArray = npt.NDArray[np.floating[Any]]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+KEPT_CACHES = 4  # salted cache directories left in place: this version's and a few before it
+
+
+def _sources_hash(package: Path) -> str:
+    """A hash of every source file: Numba alone would not notice an edit in a file whose functions it inlined."""
+    digest = hashlib.sha256()
+    for source in sorted(package.glob("*.py")):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _cache_home() -> Path:
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def _private_directory(path: Path) -> None:
+    """Make `path`, for this user alone: cache files are pickles, so whoever may write them may run code."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if hasattr(os, "getuid"):
+        status = path.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+            raise PermissionError(f"{path} can be written by others")
+    probe = path / f".probe-{os.getpid()}"
+    probe.touch()
+    probe.unlink()
+
+
+def _prune(home: Path, current: Path) -> None:
+    """Remove all but the newest caches of other versions."""
+    os.utime(current)
+    old = sorted((p for p in home.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True)
+    for path in old[KEPT_CACHES:]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _open_cache() -> Path | None:
+    """The directory of this version's compiled code; None where nothing can be written (then nothing is cached)."""
+    try:
+        home = _cache_home() / "minddpg"
+        current = home / _sources_hash(Path(__file__).parent)
+        _private_directory(home)
+        _private_directory(current)
+        _prune(home, current)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home directory
+        return None
+    return current
+
+
+CACHE = None if numba.config.DISABLE_JIT else _open_cache()
+
+
+def jit(function: Function | None = None, *, fastmath: Any = False) -> Any:
+    """Compile `function` on its first call; runs it as it stands under NUMBA_DISABLE_JIT=1.
+
+    fastmath: set of LLVM flags for the one place that may reorder a sum (see matmul.py). Never {"nnan", "ninf"}:
+    they delete NaN checks.
+    """
+    if function is None:
+        return lambda f: jit(f, fastmath=fastmath)
+    before = numba.config.CACHE_DIR
+    if CACHE is not None:
+        numba.config.CACHE_DIR = str(CACHE)  # read once, while decorating
+    try:
+        # Numba's default error model checks each division for zero and so keeps Adam from vectorising. Numba's own
+        # inlining (inline="always") is not used: with tuples among the arguments, 0.68 compiles it to wrong results.
+        return numba.njit(function, cache=CACHE is not None, error_model="numpy", fastmath=fastmath)
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def each(array: FloatArray) -> Iterable[Any]:
+    """`for i in each(v):` visits every element of the vector v, one index at a time when compiled.
+
+    As plain NumPy it yields one slice that covers them all: the loop's body then runs once, on whole arrays.
+    """
+    return (slice(None),)
+
+
+def where(condition: Any, yes: Any, no: Any) -> Any:
+    """np.where inside an `each` loop. (Numba's own takes a detour over arrays, element by element.)"""
+    return np.where(condition, yes, no)
+
+
+if not numba.config.DISABLE_JIT:
+    # Both become a few instructions in place, not calls: only so can LLVM turn the loops into vector code.
+
+    @type_callable(each)
+    def _type_each(context):  # type: ignore[no-untyped-def]
+        return lambda array: types.range_state64_type if isinstance(array, types.Array) and array.ndim == 1 else None
+
+    @lower_builtin(each, types.Array)
+    def _each(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        steps = cgutils.create_struct_proxy(types.range_state64_type)(context, builder)
+        steps.start, steps.stop, steps.step = array.nitems.type(0), array.nitems, array.nitems.type(1)
+        return steps._getvalue()
+
+    @type_callable(where)
+    def _type_where(context):  # type: ignore[no-untyped-def]
+        return lambda condition, yes, no: yes if yes == no and condition == types.boolean else None
+
+    @lower_builtin(where, types.Boolean, types.Float, types.Float)
+    def _where(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.select(*args)
+
+
+def is_warm(dtype: str) -> bool:
+    """Whether compiled code for this dtype is in the cache (or none is needed)."""
+    return bool(numba.config.DISABLE_JIT) or (CACHE is not None and (CACHE / f"{dtype}.warm").exists())
+
+
+def mark_warm(dtype: str) -> None:
+    """Remember that everything has been compiled for this dtype."""
+    if CACHE is not None:
+        (CACHE / f"{dtype}.warm").touch()

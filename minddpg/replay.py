@@ -1,0 +1,95 @@
+"""The replay memory: transitions in, batches out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .jit import FloatArray, each, jit
+
+
+class Batch(NamedTuple):
+    """N transitions. obs, next_obs (N, obs_dim); act (N, act_dim) in [-1, 1]; rew (N,); terminated (N,) bool.
+
+    `terminated`: the episode's last state has no future. A time limit (`truncated`) is not stored: it ends an episode
+    but not the value of its last state.
+    """
+
+    obs: FloatArray
+    act: FloatArray
+    rew: FloatArray
+    next_obs: FloatArray
+    terminated: npt.NDArray[np.bool_]
+
+
+@jit
+def gather(transitions: Batch, indices: npt.NDArray[np.int64]) -> Batch:
+    """The transitions at `indices` (N,), copied."""
+    n = len(indices)
+    batch = Batch(
+        np.empty((n, transitions.obs.shape[1]), transitions.obs.dtype),
+        np.empty((n, transitions.act.shape[1]), transitions.act.dtype),
+        np.empty(n, transitions.rew.dtype),
+        np.empty((n, transitions.next_obs.shape[1]), transitions.next_obs.dtype),
+        np.empty(n, np.bool_),
+    )
+    for i in range(n):
+        k = indices[i]
+        for j in each(batch.obs[i]):
+            batch.obs[i, j] = transitions.obs[k, j]
+            batch.next_obs[i, j] = transitions.next_obs[k, j]
+        for j in each(batch.act[i]):
+            batch.act[i, j] = transitions.act[k, j]
+        batch.rew[i] = transitions.rew[k]
+        batch.terminated[i] = transitions.terminated[k]
+    return batch
+
+
+class ReplayBuffer:
+    """A ring of the last `capacity` transitions in arrays made once; the oldest is overwritten first."""
+
+    def __init__(self, capacity: int, obs_dim: int, act_dim: int, dtype: str = "float32"):
+        self.transitions = Batch(
+            np.zeros((capacity, obs_dim), dtype),
+            np.zeros((capacity, act_dim), dtype),
+            np.zeros(capacity, dtype),
+            np.zeros((capacity, obs_dim), dtype),
+            np.zeros(capacity, np.bool_),
+        )
+        self.capacity = capacity
+        self.size = 0  # transitions held
+        self._next = 0  # where the next one goes
+
+    def __len__(self) -> int:
+        return self.size
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the full ring, in bytes."""
+        return sum(array.nbytes for array in self.transitions)
+
+    def add(
+        self, obs: npt.ArrayLike, act: npt.ArrayLike, rew: float, next_obs: npt.ArrayLike, terminated: bool
+    ) -> None:
+        """Copy one transition in. obs, next_obs (obs_dim,); act (act_dim,) in [-1, 1]."""
+        i, ring = self._next, self.transitions
+        ring.obs[i] = obs
+        ring.act[i] = act
+        ring.rew[i] = rew
+        ring.next_obs[i] = next_obs
+        ring.terminated[i] = terminated
+        self._next = (i + 1) % self.capacity
+        self.size = max(self.size, i + 1)
+
+    def draw(self, batch_size: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """Indices (batch_size,) of held transitions, uniform and with replacement."""
+        if self.size == 0:
+            raise ValueError("the replay is empty; add a transition before drawing")
+        return rng.integers(self.size, size=batch_size)
+
+    def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
+        """A batch of held transitions, uniform and with replacement."""
+        batch: Batch = gather(self.transitions, self.draw(batch_size, rng))
+        return batch

@@ -1,0 +1,317 @@
+"""Training and evaluation: the only file that knows Gymnasium.
+
+One step of training: act, add noise, step the environment, store the transition, update. What the agent sees are flat
+observations and actions in [-1, 1]; `Environment` is the one place where actions are scaled to an environment's bounds.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from .checkpoint import RunDirectory, RunInfo
+from .config import Config, ConfigError
+from .ddpg import DDPG, Losses, random_streams
+from .jit import FloatArray
+from .noise import new_noise
+from .replay import ReplayBuffer
+
+EnvironmentLike = str | Callable[[], "gymnasium.Env[Any, Any]"]
+Row = dict[str, float]
+
+
+class EnvironmentError(ValueError):  # noqa: A001 (Python's own is a forgotten alias of OSError)
+    """An environment that cannot be made, or that returned something unusable; the message is one line."""
+
+
+class TrainingError(ArithmeticError):
+    """Training that has diverged; the message is one line."""
+
+
+class Environment:
+    """A Gymnasium environment as the agent sees it: flat observations of one dtype, actions in [-1, 1].
+
+    env: an id ("Pendulum-v1", "module:Env-v0") or a callable that makes an environment. Its action space must be a Box
+    of floats with finite bounds, its observation space a Box.
+    """
+
+    def __init__(self, env: EnvironmentLike, dtype: str = "float32"):
+        self.name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
+        self._dtype = dtype
+        self._steps = 0
+        self._env = _make(env)
+        try:
+            self._check_spaces()
+        except BaseException:
+            self._env.close()
+            raise
+
+    def _check_spaces(self) -> None:
+        obs_space, act_space = self._env.observation_space, self._env.action_space
+        if not isinstance(act_space, gymnasium.spaces.Box) or act_space.dtype.kind != "f":
+            raise EnvironmentError(
+                f"{self.name} has the action space {_short(act_space)}; DDPG needs a Box of floats (continuous actions)"
+            )
+        if not isinstance(obs_space, gymnasium.spaces.Box):
+            raise EnvironmentError(
+                f"{self.name} has the observation space {_short(obs_space)}; minddpg needs a Box "
+                "(gymnasium.wrappers.FlattenObservation makes one of a Dict or Tuple)"
+            )
+        self._low = act_space.low.astype(np.float64).ravel()
+        self._high = act_space.high.astype(np.float64).ravel()
+        if not (np.isfinite(self._low).all() and np.isfinite(self._high).all()):
+            raise EnvironmentError(
+                f"{self.name} has an unbounded action space; give it bounds with gymnasium.wrappers.RescaleAction"
+            )
+        self.obs_dim, self.act_dim = math.prod(obs_space.shape), math.prod(act_space.shape)
+        if self.obs_dim == 0 or self.act_dim == 0:
+            raise EnvironmentError(f"{self.name} has observations or actions of no elements; there is nothing to learn")
+        self._act_space = act_space
+
+    def reset(self, seed: int | None = None) -> FloatArray:
+        """Start an episode.    -> obs (obs_dim,)"""
+        obs, _ = self._env.reset(seed=seed)
+        return self._observation(obs)
+
+    def step(self, act: FloatArray) -> tuple[FloatArray, float, bool, bool]:
+        """act (act_dim,) in [-1, 1] -> next_obs (obs_dim,), rew, terminated, truncated"""
+        self._steps += 1
+        scaled = np.clip(self._low + (act + 1.0) * (0.5 * (self._high - self._low)), self._low, self._high)
+        space = self._act_space
+        obs, rew, terminated, truncated, _ = self._env.step(scaled.astype(space.dtype).reshape(space.shape))
+        try:
+            number = float(rew)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise EnvironmentError(f"{self.name} returned the reward {rew!r} at step {self._steps}; it must be finite")
+        return self._observation(obs), number, bool(terminated), bool(truncated)
+
+    def _observation(self, obs: Any) -> FloatArray:
+        array = np.asarray(obs, self._dtype).reshape(-1)
+        if array.size != self.obs_dim or not np.isfinite(array).all():
+            what = "with a NaN or infinity" if array.size == self.obs_dim else f"of {array.size} numbers"
+            raise EnvironmentError(
+                f"{self.name} returned an observation {what} at step {self._steps}; "
+                f"it must be {self.obs_dim} finite numbers"
+            )
+        return array
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
+
+
+def _make(env: EnvironmentLike) -> gymnasium.Env[Any, Any]:
+    if not isinstance(env, str):
+        if not callable(env):
+            raise EnvironmentError(f"env must be an environment id or a callable that makes one, not {env!r}")
+        return env()
+    try:
+        return gymnasium.make(env, disable_env_checker=True)  # what it would check, Environment checks at every step
+    except gymnasium.error.DependencyNotInstalled as error:
+        text = str(error).lower()
+        extra = "box2d" if "box2d" in text else "mujoco" if "mujoco" in text else None
+        remedy = f"pip install 'minddpg[{extra}]'" if extra else _first_line(error)
+        raise EnvironmentError(f"{env} needs a package that is not installed: {remedy}") from None
+    except (gymnasium.error.Error, ImportError, AttributeError, TypeError, ValueError) as error:
+        raise EnvironmentError(f"cannot make {env!r}: {_first_line(error)}") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _short(space: Any) -> str:
+    return str(space)[:60]
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """agent: as trained. history: one dict per finished episode (the columns of progress.csv). interrupted: by Ctrl-C."""
+
+    agent: DDPG
+    history: list[Row]
+    steps: int
+    interrupted: bool
+
+
+def train(
+    env: EnvironmentLike,
+    config: Config | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, list[Row]], None] | None = None,
+) -> TrainResult:
+    """Train a new agent on an environment.
+
+    env: Gymnasium id, "module:Env-v0", or a callable that makes an environment.
+    config: hyperparameters; None takes the environment's preset. steps: environment steps; None takes config.steps.
+    seed: of everything random; one seed gives bit-identical parameters on one machine.
+    out: directory for config.json, progress.csv and agent.npz, which must not exist; None writes nothing.
+    progress: called after every step with the steps made and the history so far.
+
+    Ctrl-C stops after the current step and still writes the agent. Raises EnvironmentError, ConfigError, RunError,
+    and TrainingError where the numbers are no longer finite.
+    """
+    if config is None:
+        config = Config.for_environment(env) if isinstance(env, str) else Config()
+    if steps is not None:
+        config = config.replace(steps=steps)
+    if config.learning_starts >= config.steps:
+        raise ConfigError(
+            f"learning_starts {config.learning_starts} leaves nothing of {config.steps} steps to learn; lower it"
+        )
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ConfigError(f"seed must be a whole number, 0 or more, not {seed!r}")
+    environment = Environment(env, config.dtype)
+    try:
+        return _train(environment, config, seed, out, progress)
+    finally:
+        environment.close()
+
+
+def _train(
+    environment: Environment,
+    config: Config,
+    seed: int,
+    out: str | os.PathLike[str] | None,
+    progress: Callable[[int, list[Row]], None] | None,
+) -> TrainResult:
+    agent = DDPG(environment.obs_dim, environment.act_dim, config, seed)
+    info = RunInfo(environment.name, seed, agent.obs_dim, agent.act_dim, config)
+    directory = RunDirectory(out, info) if out is not None else None
+    history: list[Row] = []
+    try:
+        with stop_on_signal() as stop:
+            step = _run(environment, agent, seed, directory, history, progress, stop)
+        if directory:
+            directory.save(agent)
+    except BaseException:
+        if directory and history:
+            directory.save(agent)
+        elif directory:
+            directory.discard()
+        raise
+    finally:
+        if directory:
+            directory.close()
+    return TrainResult(agent, history, step, stop.is_set())
+
+
+def _run(
+    environment: Environment,
+    agent: DDPG,
+    seed: int,
+    directory: RunDirectory | None,
+    history: list[Row],
+    progress: Callable[[int, list[Row]], None] | None,
+    stop: threading.Event,
+) -> int:
+    """The training loop.    -> steps made"""
+    config, streams = agent.config, random_streams(seed)
+    replay = ReplayBuffer(min(config.buffer_size, config.steps), agent.obs_dim, agent.act_dim, config.dtype)
+    noise = new_noise(config, agent.act_dim, streams.noise)
+    start = time.perf_counter()
+    obs = environment.reset(seed=int(streams.environment.integers(2**31)))
+    episode_return, episode_start, losses = 0.0, 0, []
+    step = 0
+    while step < config.steps and not stop.is_set():
+        step += 1
+        if step <= config.learning_starts:
+            act = streams.actions.uniform(-1.0, 1.0, agent.act_dim)
+        else:
+            act = np.clip(agent.act(obs) + noise.sample(), -1.0, 1.0)
+        next_obs, rew, terminated, truncated = environment.step(act)
+        replay.add(obs, act, rew, next_obs, terminated)  # not truncated: a time limit does not end the value
+        obs = next_obs
+        episode_return += rew
+
+        if step > config.learning_starts and step % config.update_every == 0:
+            for _ in range(config.updates_per_step):
+                losses.append(agent.update_from(replay, streams.replay))
+            if not math.isfinite(losses[-1].critic_loss):
+                raise TrainingError(
+                    f"the critic's loss is {losses[-1].critic_loss} at step {step}; lower critic_lr, or scale the rewards"
+                )
+
+        if terminated or truncated:
+            mean = Losses(*np.mean(losses, axis=0).tolist()) if losses else Losses(*[math.nan] * len(Losses._fields))
+            row: Row = {
+                "step": step,
+                "episode": len(history) + 1,
+                "return": episode_return,
+                "length": step - episode_start,
+                **mean._asdict(),
+                "seconds": round(time.perf_counter() - start, 3),
+            }
+            history.append(row)
+            if directory:
+                directory.append(row)
+            obs = environment.reset()
+            noise.reset()
+            episode_return, episode_start, losses = 0.0, step, []
+        if progress:
+            progress(step, history)
+    return step
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C (or SIGTERM) into a flag, so that a step is finished; a second one interrupts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # only the main thread may handle signals
+        return
+    before: dict[int, Any] = {}
+
+    def request_stop(number: int, frame: Any) -> None:
+        stop.set()
+        for other, handler in before.items():
+            signal.signal(other, handler)
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, request_stop)
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def evaluate(agent: DDPG, env: EnvironmentLike, episodes: int = 10, seed: int = 0) -> npt.NDArray[np.float64]:
+    """Returns (episodes,) of the policy without noise, undiscounted. Episode i starts from reset(seed=seed + i)."""
+    if episodes < 1:
+        raise ConfigError(f"episodes must be 1 or more, not {episodes}")
+    environment = Environment(env, agent.config.dtype)
+    try:
+        if (environment.obs_dim, environment.act_dim) != (agent.obs_dim, agent.act_dim):
+            raise EnvironmentError(
+                f"{environment.name} has {environment.obs_dim} observations and {environment.act_dim} actions, "
+                f"but the agent was made for {agent.obs_dim} and {agent.act_dim}"
+            )
+        returns = np.zeros(episodes)
+        for episode in range(episodes):
+            obs, over = environment.reset(seed=seed + episode), False
+            while not over:
+                obs, rew, terminated, truncated = environment.step(agent.act(obs))
+                returns[episode] += rew
+                over = terminated or truncated
+        return returns
+    finally:
+        environment.close()
