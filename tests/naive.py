@@ -1,0 +1,110 @@
+"""The obvious NumPy twin of one whole update: lists of matrices, no flat vectors, no caches, nothing shared with minddpg.
+
+A network is a list of (weight, bias). `action_layer` says which layer reads [h, act].
+"""
+
+import numpy as np
+
+
+def layers_of(state, name):
+    """The list of (weight, bias) of one network in a state_dict."""
+    count = sum(key.startswith(f"{name}.") and key.endswith(".weight") for key in state)
+    return [(state[f"{name}.{i}.weight"].copy(), state[f"{name}.{i}.bias"].copy()) for i in range(count)]
+
+
+def forward(layers, obs, act=None, action_layer=0):
+    """Output before any tanh, and the input of every layer."""
+    h, inputs = obs, []
+    for i, (w, b) in enumerate(layers):
+        x = np.concatenate([h, act], axis=1) if act is not None and i == action_layer else h
+        inputs.append(x)
+        z = x @ w + b
+        h = np.maximum(z, 0) if i < len(layers) - 1 else z
+    return h, inputs
+
+
+def backward(layers, inputs, dz, act_dim=0, action_layer=0):
+    """Gradients of (weight, bias) per layer, of the observation, and of the action."""
+    grads, dact = [None] * len(layers), None
+    for i in reversed(range(len(layers))):
+        w, _ = layers[i]
+        grads[i] = (inputs[i].T @ dz, dz.sum(axis=0))
+        dx = dz @ w.T
+        h = inputs[i]
+        if act_dim and i == action_layer:
+            dx, dact, h = dx[:, :-act_dim], dx[:, -act_dim:], h[:, :-act_dim]
+        dz = dx * (h > 0) if i > 0 else dx
+    return grads, dz, dact
+
+
+def mu(actor, obs):
+    return np.tanh(forward(actor, obs)[0])
+
+
+def actor_gradient(actor, critic, obs, action_layer):
+    z, actor_inputs = forward(actor, obs)
+    act = np.tanh(z)
+    _, critic_inputs = forward(critic, obs, act, action_layer)
+    dq = np.full((len(obs), 1), -1 / len(obs), obs.dtype)
+    _, _, dact = backward(critic, critic_inputs, dq, act.shape[1], action_layer)
+    return backward(actor, actor_inputs, dact * (1 - act**2))[0]
+
+
+def critic_gradient(critic, obs, act, y, weight_decay, action_layer):
+    q, inputs = forward(critic, obs, act, action_layer)
+    dq = (2 / len(y)) * (q - y[:, None])
+    grads, _, _ = backward(critic, inputs, dq.astype(obs.dtype), act.shape[1], action_layer)
+    return [(dw + weight_decay * w, db) for (dw, db), (w, _) in zip(grads, critic, strict=True)]
+
+
+class Adam:
+    def __init__(self, layers):
+        self.moments = [[(np.zeros_like(p), np.zeros_like(p)) for p in layer] for layer in layers]
+        self.t = 0
+
+    def step(self, layers, grads, lr):
+        self.t += 1
+        for i, layer in enumerate(layers):
+            for j, p in enumerate(layer):
+                m, v = self.moments[i][j]
+                g = grads[i][j]
+                m[...] = 0.9 * m + 0.1 * g
+                v[...] = 0.999 * v + 0.001 * g * g
+                mhat, vhat = m / (1 - 0.9**self.t), v / (1 - 0.999**self.t)
+                p -= (lr * mhat / (np.sqrt(vhat) + 1e-8)).astype(p.dtype)
+
+
+class Twin:
+    """Takes over an agent's state and makes the same updates."""
+
+    def __init__(self, agent):
+        state = agent.state_dict()
+        self.config = agent.config
+        self.actor, self.critic, self.target_actor, self.target_critic = (
+            layers_of(state, name) for name in ("actor", "critic", "target_actor", "target_critic")
+        )
+        self.actor_adam, self.critic_adam = Adam(self.actor), Adam(self.critic)
+
+    def update(self, batch):
+        c = self.config
+        next_q = forward(self.target_critic, batch.next_obs, mu(self.target_actor, batch.next_obs), c.action_layer)[0]
+        y = batch.rew + c.gamma * np.where(batch.terminated, 0, next_q[:, 0])
+        grads = critic_gradient(
+            self.critic, batch.obs, batch.act, y.astype(batch.rew.dtype), c.critic_weight_decay, c.action_layer
+        )
+        self.critic_adam.step(self.critic, grads, c.critic_lr)
+        self.actor_adam.step(
+            self.actor, actor_gradient(self.actor, self.critic, batch.obs, c.action_layer), c.actor_lr
+        )
+        for targets, onlines in ((self.target_critic, self.critic), (self.target_actor, self.actor)):
+            for target, online in zip(targets, onlines, strict=True):
+                for t, o in zip(target, online, strict=True):
+                    t += (c.tau * (o - t)).astype(t.dtype)
+
+    def state(self):
+        """Parameters by minddpg's names."""
+        named = {}
+        for name in ("actor", "critic", "target_actor", "target_critic"):
+            for i, (w, b) in enumerate(getattr(self, name)):
+                named[f"{name}.{i}.weight"], named[f"{name}.{i}.bias"] = w, b
+        return named

@@ -1,0 +1,57 @@
+"""The three products against NumPy, on every kind of shape: thin, around the tile's edges, large."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minddpg.jit import jit
+from minddpg.matmul import matmul, matmul_left_transposed, matmul_right_transposed
+
+
+@jit
+def plain(a, b, out):
+    matmul(a, b, out)
+
+
+@jit
+def left(a, b, out):
+    matmul_left_transposed(a, b, out)
+
+
+@jit
+def right(a, b, out):
+    matmul_right_transposed(a, b, out)
+
+
+SIZES = st.one_of(st.integers(1, 9), st.integers(10, 70), st.sampled_from([100, 128, 300]))
+
+
+def check(m, k, n, dtype, seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+    expected, room = a.astype(float) @ b.astype(float), 1e-5 if dtype == "float32" else 1e-13
+    error = room * (np.abs(a).astype(float) @ np.abs(b).astype(float))
+    a_t, b_t = a.T.copy(), b.T.copy()
+    for product, x, y in ((plain, a, b), (left, a_t, b), (right, a, b_t)):
+        out = np.full((m + 1, n), np.nan, dtype)  # the row behind must stay untouched
+        kept = x.copy(), y.copy()
+        product(x, y, out[:m])
+        assert np.all(np.abs(out[:m] - expected) <= error), product
+        assert np.isnan(out[m]).all()
+        np.testing.assert_array_equal(x, kept[0])
+        np.testing.assert_array_equal(y, kept[1])
+
+
+@settings(max_examples=150)
+@given(m=SIZES, k=SIZES, n=SIZES, dtype=st.sampled_from(["float32", "float64"]), seed=st.integers(0, 9))
+def test_any_shape(m, k, n, dtype, seed):
+    check(m, k, n, dtype, seed)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_around_the_tile(dtype):
+    for m in (1, 5, 6, 7, 8, 9, 12, 13):
+        for n in (1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 49):
+            for k in (1, 2, 8):
+                check(m, k, n, dtype, 0)

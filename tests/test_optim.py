@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+from minddpg.optim import adam, new_adam, polyak
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_adam_follows_the_formula(rng, dtype):
+    params = rng.standard_normal(7).astype(dtype)
+    state = new_adam(params)
+    expected, m, v = params.astype(float), np.zeros(7), np.zeros(7)
+    for t in range(1, 30):
+        gradient = rng.standard_normal(7).astype(dtype)
+        kept = gradient.copy()
+        adam(params, gradient, state, 3e-2)
+        np.testing.assert_array_equal(gradient, kept)
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient.astype(float) ** 2
+        expected -= 3e-2 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        assert state.t[0] == t
+        np.testing.assert_allclose(params, expected, rtol=1e-12 if dtype == "float64" else 2e-4)
+
+
+def test_first_adam_step_is_the_learning_rate():
+    params = np.zeros(3)
+    adam(params, np.array([5.0, -1e-3, 0.0]), new_adam(params), 0.1)
+    np.testing.assert_allclose(params, [-0.1, 0.1, 0.0], rtol=1e-4)
+
+
+def test_moments_of_a_dead_unit_do_not_become_denormal():
+    params = np.ones(4, np.float32)
+    state = new_adam(params)
+    adam(params, np.ones(4, np.float32), state, 1e-3)
+    tiny = np.finfo(np.float32).tiny
+    for _ in range(1200):
+        adam(params, np.zeros(4, np.float32), state, 1e-3)
+        for moment in (state.m, state.v):
+            assert np.all((moment == 0) | (np.abs(moment) > tiny))
+    assert np.all(state.m == 0)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.005, 0.3, 1.0])
+def test_polyak_moves_by_its_share(rng, tau):
+    target, online = rng.standard_normal(5), rng.standard_normal(5)
+    start, kept = target.copy(), online.copy()
+    polyak(target, online, tau)
+    np.testing.assert_allclose(target, (1 - tau) * start + tau * online, rtol=1e-12)
+    np.testing.assert_array_equal(online, kept)
+
+
+def test_polyak_closes_the_distance_geometrically(rng):
+    target, online = rng.standard_normal(5), rng.standard_normal(5)
+    distance = online - target
+    for k in range(1, 40):
+        polyak(target, online, 0.05)
+        np.testing.assert_allclose(online - target, 0.95**k * distance, rtol=1e-9)

@@ -1,0 +1,150 @@
+"""The historical bugs, planted one at a time into a copy of the package: the named tests must fail.
+
+Each runs in a process of its own, without the JIT, on the copy.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import minddpg
+import pytest
+from conftest import JIT, clean_environment
+
+TESTS = Path(__file__).parent
+SEED = "-1 / n, obs.dtype"
+RELU = "relu_backward(linear_backward_input(dz, hidden_rows(network, layer)), x)"
+CHAIN = "test_ddpg.py::test_the_chain_into_every_actor_weight"
+TWIN = "test_ddpg.py::test_fifty_updates_equal_the_twin"
+
+BUGS = {
+    "critic: 1/N twice": ("layers.py", "2 / len(q)", "2 / len(q) ** 2", "test_layers.py::test_squared_error"),
+    "critic: sum for mean": ("layers.py", "2 / len(q)", "2.0", "test_layers.py::test_squared_error"),
+    "critic: the square's 2 forgotten": ("layers.py", "2 / len(q)", "1 / len(q)", "test_ddpg.py::test_critic_loss"),
+    "actor: 1/N twice": ("ddpg.py", SEED, "-1 / n**2, obs.dtype", CHAIN),
+    "actor: sum for mean": ("ddpg.py", SEED, "-1.0, obs.dtype", CHAIN),
+    "actor: wrong sign": ("ddpg.py", SEED, "1 / n, obs.dtype", "test_ddpg.py::test_a_small_step_climbs"),
+    "actor: tanh' missing": ("ddpg.py", "dz = tanh_backward(dact, act)", "dz = dact", CHAIN),
+    "actor: dQ/da at the replayed action": (
+        "ddpg.py",
+        "critic_forward(critic, obs, act)  #",
+        "critic_forward(critic, obs, np.random.default_rng(0).uniform(-1, 1, act.shape).astype(act.dtype))  #",
+        TWIN,
+    ),
+    "actor: all-zero gradient": ("ddpg.py", "return dtheta, dact, q", "return 0 * dtheta, dact, q", CHAIN),
+    "critic: all-zero gradient": (
+        "ddpg.py",
+        "return loss, dparams, q",
+        "return loss, 0 * dparams, q",
+        "test_ddpg.py::test_critic_loss",
+    ),
+    "weights: another layer's mask": (
+        "networks.py",
+        "        x = layer_input(network, cache, layer)\n        linear_backward_weights(x, dz, weight(network, dparams,"
+        " layer), bias(network, dparams, layer))\n        if layer > 0:\n            dz = " + RELU,
+        "        x = layer_input(network, cache, layer)\n        linear_backward_weights(x, dz, weight(network, dparams,"
+        " layer), bias(network, dparams, layer))\n        if layer > 0:\n            dz = "
+        + RELU.replace(", x)", ", layer_input(network, cache, max(1, layer - 1)))"),
+        CHAIN,
+    ),
+    "action: another layer's mask": (
+        "networks.py",
+        "network.action_layer, -1):\n        x = layer_input(network, cache, layer)",
+        "network.action_layer, -1):\n        x = layer_input(network, cache, max(1, layer - 1))",
+        CHAIN,
+    ),
+    "bias gradient dropped": (
+        "layers.py",
+        "dbias[k] += dy[i, k]",
+        "dbias[k] += 0 * dy[i, k]",
+        "test_layers.py::test_linear",
+    ),
+    "weight gradient transposed where it fits": (
+        "layers.py",
+        "matmul_left_transposed(x, dy, dweight)",
+        "matmul_left_transposed(*((dy, x) if x.shape == dy.shape else (x, dy)), dweight)",
+        "test_networks.py::test_critic_gradients",
+    ),
+    "Polyak reversed": (
+        "optim.py",
+        "target[i] += share * (online[i] - target[i])",
+        "target[i] += (1 - share) * (online[i] - target[i])",
+        "test_ddpg.py::test_targets_follow_a_frozen_network_by_one_minus_tau",
+    ),
+    "Adam without bias correction": (
+        "optim.py",
+        "lr / (1 - BETA1**t)",
+        "lr",
+        "test_optim.py::test_adam_follows_the_formula",
+    ),
+    "weight decay on biases too": (
+        "ddpg.py",
+        "        for i in each(flat):\n            dflat[i] += decay * flat[i]",
+        "        for i in each(flat):\n            dflat[i] += decay * flat[i]\n    dparams[-1] += decay * critic.params[-1]",
+        "test_ddpg.py::test_critic_loss",
+    ),
+    "truncation as termination": (
+        "train.py",
+        "replay.add(obs, act, rew, next_obs, terminated)",
+        "replay.add(obs, act, rew, next_obs, terminated or truncated)",
+        "test_end_to_end.py::test_a_time_limit_does_not_end_the_value",
+    ),
+    "termination ignored": (
+        "ddpg.py",
+        "discount * (1 - batch.terminated[i])",
+        "discount",
+        "test_ddpg.py::test_terminated_stops_the_bootstrap",
+    ),
+    "actor step through the critic before its step": (
+        "ddpg.py",
+        "    critic_loss, q_mean, target_q_mean = critic_step(learner, batch, rates)\n"
+        "    actor_loss, dq_dact_rms = actor_step(learner, batch, rates)",
+        "    actor_loss, dq_dact_rms = actor_step(learner, batch, rates)\n"
+        "    critic_loss, q_mean, target_q_mean = critic_step(learner, batch, rates)",
+        "test_ddpg.py::test_the_actor_step_uses_the_critic_after_its_step",
+    ),
+    "target actor is the actor": (
+        "ddpg.py",
+        "actor, critic, copy_network(actor), copy_network(critic)",
+        "actor, critic, actor, copy_network(critic)",
+        "test_ddpg.py::test_targets_start_equal_and_share_nothing",
+    ),
+    "the actor step moves the critic": (
+        "ddpg.py",
+        "    return -q.mean(), len(dact)",
+        "    learner.critic.params[0] += 1e-12\n    return -q.mean(), len(dact)",
+        "test_ddpg.py::test_the_actor_step_leaves_the_critic_alone",
+    ),
+}
+
+
+def run_tests(package, test, tmp_path):
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(TESTS / test)]
+    environment = clean_environment(PYTHONPATH=str(package), NUMBA_DISABLE_JIT="1", PYTHONDONTWRITEBYTECODE="1")
+    return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def package_copy(tmp_path):
+    shutil.copytree(Path(minddpg.__file__).parent, tmp_path / "copy" / "minddpg")
+    return tmp_path / "copy"
+
+
+@pytest.mark.skipif(not JIT, reason="planted once, by the run with the JIT")
+@pytest.mark.parametrize("bug", BUGS)
+def test_planted_bug_fails(bug, package_copy, tmp_path):
+    file, right, wrong, test = BUGS[bug]
+    source = package_copy / "minddpg" / file
+    text = source.read_text()
+    assert text.count(right) == 1, f"the line to spoil has changed: {right!r} stands {text.count(right)} times in {file}"
+    source.write_text(text.replace(right, wrong))
+    result = run_tests(package_copy, test, tmp_path)
+    assert result.returncode == 1, result.stdout + result.stderr  # 1: tests ran and failed
+    assert "AssertionError" in result.stdout, result.stdout  # by a comparison, not by a crash
+
+
+@pytest.mark.skipif(not JIT, reason="once, by the run with the JIT")
+def test_the_unspoilt_copy_passes(package_copy, tmp_path):
+    result = run_tests(package_copy, CHAIN, tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minddpg import ReplayBuffer
+from minddpg.replay import gather
+
+
+def transition(i):
+    return [i, i + 0.25], [i / 100], i + 0.5, [i + 1, i + 1.25], i % 3 == 0
+
+
+@given(capacity=st.integers(1, 9), added=st.integers(0, 30))
+def test_the_ring_holds_the_newest(capacity, added):
+    replay = ReplayBuffer(capacity, 2, 1)
+    for i in range(added):
+        replay.add(*transition(i))
+    assert len(replay) == min(capacity, added)
+    held = sorted(replay.transitions.rew[: len(replay)])
+    assert held == [i + 0.5 for i in range(max(0, added - capacity), added)]
+    for k in range(len(replay)):
+        i = int(replay.transitions.rew[k])
+        for stored, given_ in zip(replay.transitions, transition(i), strict=True):
+            np.testing.assert_array_equal(stored[k], np.asarray(given_, stored.dtype))
+
+
+def test_samples_are_whole_rows_of_what_is_held():
+    replay = ReplayBuffer(50, 2, 1, "float64")
+    for i in range(20):
+        replay.add(*transition(i))
+    rng = np.random.default_rng(0)
+    batch = replay.sample(500, rng)
+    assert [a.shape for a in batch] == [(500, 2), (500, 1), (500,), (500, 2), (500,)]
+    i = np.floor(batch.rew)
+    assert set(i) == set(range(20))
+    np.testing.assert_array_equal(batch.obs[:, 0], i)
+    np.testing.assert_array_equal(batch.next_obs[:, 1], i + 1.25)
+    np.testing.assert_array_equal(batch.act[:, 0], i / 100)
+    np.testing.assert_array_equal(batch.terminated, i % 3 == 0)
+    counts = np.bincount(i.astype(int))
+    assert counts.min() > 8  # uniform: 25 expected each
+
+
+def test_samples_are_copies_and_seeded():
+    replay = ReplayBuffer(5, 2, 1)
+    for i in range(5):
+        replay.add(*transition(i))
+    one, two = (replay.sample(8, np.random.default_rng(3)) for _ in range(2))
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert not any(np.shares_memory(a, stored) for stored in replay.transitions)
+    assert not np.array_equal(one.rew, replay.sample(8, np.random.default_rng(4)).rew)
+    np.testing.assert_array_equal(gather(replay.transitions, np.array([4, 0])).rew, [4.5, 0.5])
+
+
+def test_what_is_added_is_copied():
+    replay, obs = ReplayBuffer(3, 2, 1), np.ones(2)
+    replay.add(obs, [0], 0, obs, False)
+    obs[:] = 9
+    assert replay.transitions.obs[0, 0] == replay.transitions.next_obs[0, 0] == 1
+
+
+def test_memory_is_what_the_arrays_take():
+    replay = ReplayBuffer(1000, 17, 6)
+    assert replay.nbytes == 1000 * (17 * 4 + 6 * 4 + 4 + 17 * 4 + 1)
+    assert replay.transitions.obs.dtype == np.float32
+
+
+def test_an_empty_replay_says_so():
+    with pytest.raises(ValueError, match="empty"):
+        ReplayBuffer(3, 1, 1).sample(1, np.random.default_rng(0))
