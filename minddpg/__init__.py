@@ -9,7 +9,7 @@ Reading order, the way data flows:
     optim.py        Adam, Polyak averaging
     ddpg.py         the algorithm on one screen; `actor_gradient` answers "how does the actor get its gradient?"
     noise.py        exploration
-    train.py        training and evaluation; the only file that knows Gymnasium
+    training.py      training and evaluation; the only file that knows Gymnasium
     checkpoint.py   the files of a run directory
     gradcheck.py    finite differences against hand-written gradients
     cli.py          `minddpg train`, `minddpg eval`, ...
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from .ddpg import ShapeError as ShapeError
     from .replay import Batch as Batch
     from .replay import ReplayBuffer as ReplayBuffer
-    from .train import EnvironmentError as EnvironmentError
-    from .train import TrainingError as TrainingError
-    from .train import evaluate as evaluate
-    from .train import train as train
+    from .training import EnvironmentError as EnvironmentError
+    from .training import TrainingError as TrainingError
+    from .training import evaluate as evaluate
+    from .training import train as train
 
 _HOME = {
     "Config": "config",
@@ -44,10 +44,10 @@ _HOME = {
     "ReplayBuffer": "replay",
     "DDPG": "ddpg",
     "ShapeError": "ddpg",
-    "train": "train",
-    "evaluate": "train",
-    "EnvironmentError": "train",
-    "TrainingError": "train",
+    "train": "training",
+    "evaluate": "training",
+    "EnvironmentError": "training",
+    "TrainingError": "training",
     "load": "checkpoint",
     "RunError": "checkpoint",
     "gradcheck": "",

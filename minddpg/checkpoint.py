@@ -1,8 +1,8 @@
 """The files of a run directory: config.json, progress.csv, agent.npz. No pickles; written whole or not at all.
 
-    config.json    what was run: environment, seed, shapes, hyperparameters, versions
-    progress.csv   one line per finished episode
-    agent.npz      every parameter and the optimisers' memory, by the names of DDPG.state_dict()
+config.json    what was run: environment, seed, shapes, hyperparameters, versions
+progress.csv   one line per finished episode
+agent.npz      every parameter and the optimisers' memory, by the names of DDPG.state_dict()
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import platform
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -87,10 +88,8 @@ class RunDirectory:
 def _versions() -> dict[str, str]:
     versions = {"minddpg": __version__, "python": platform.python_version()}
     for package in ("numpy", "numba", "gymnasium", "mujoco", "box2d"):
-        try:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            pass
     return versions
 
 

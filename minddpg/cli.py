@@ -8,6 +8,7 @@ import json
 import shlex
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,7 +18,7 @@ from .config import PRESETS, Config, ConfigError, preset_name
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from .train import Row
+    from .training import Row
 
 DEFAULT_ENV = "Pendulum-v1"
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except (ValueError, ArithmeticError, MemoryError) as error:
         from .checkpoint import RunError
-        from .train import EnvironmentError, TrainingError
+        from .training import EnvironmentError, TrainingError
 
         if isinstance(error, (ConfigError, RunError, EnvironmentError, TrainingError)):
             _fail(str(error))
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         group.add_argument(
             f"--{field.name.replace('_', '-')}",
             dest=f"config_{field.name}",
+            default=argparse.SUPPRESS,
             metavar=_metavar(field),
             type=_value(field),
             help=field.metadata["help"],
@@ -173,20 +175,14 @@ def _value(field: dataclasses.Field[Any]) -> Any:
 
 
 def _train(args: argparse.Namespace) -> int:
-    changes = {
-        name.removeprefix("config_"): value
-        for name, value in vars(args).items()
-        if name.startswith("config_") and value is not None
-    }
-    if args.config_final_init is None and "--final-init" in sys.argv:
-        changes["final_init"] = None
+    changes = {n.removeprefix("config_"): value for n, value in vars(args).items() if n.startswith("config_")}
     name = args.preset or preset_name(args.env)
     config = Config.preset(name or "default").replace(**changes)
     if args.out and Path(args.out).exists():
         _fail(f"{args.out} exists; choose another --out, or remove it")
 
     from .replay import ReplayBuffer
-    from .train import Environment, evaluate, train
+    from .training import Environment, evaluate, train
 
     environment = Environment(args.env, config.dtype)  # what is wrong with it shows before anything is compiled
     obs_dim, act_dim = environment.obs_dim, environment.act_dim
@@ -222,7 +218,7 @@ def _train(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from .checkpoint import load, load_info
-    from .train import evaluate
+    from .training import evaluate
 
     info = load_info(args.directory)
     agent = load(args.directory)
@@ -278,7 +274,7 @@ def _chart(returns: list[float], width: int = 60, height: int = 8) -> str:
     """The learning curve in text: time to the right, the mean return of each column's episodes upwards."""
     columns = min(width, len(returns))
     cuts = [len(returns) * c // columns for c in range(columns + 1)]
-    means = [sum(returns[a:b]) / (b - a) for a, b in zip(cuts, cuts[1:], strict=False)]
+    means = [sum(returns[a:b]) / (b - a) for a, b in pairwise(cuts)]
     low, high = min(means), max(means)
     rows = [round((mean - low) / ((high - low) or 1) * (height - 1)) for mean in means]
     lines = []

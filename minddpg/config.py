@@ -36,7 +36,9 @@ class Config:
         "usual: 0.001 to 0.02; paper: 0.001",
     )
     batch_size: int = _setting(256, "transitions per update; usual: 64 to 256; paper: 64")
-    buffer_size: int = _setting(1_000_000, "transitions the replay keeps; usual: 100,000 to 1,000,000; paper: 1,000,000")
+    buffer_size: int = _setting(
+        1_000_000, "transitions the replay keeps; usual: 100,000 to 1,000,000; paper: 1,000,000"
+    )
     learning_starts: int = _setting(
         1_000, "steps with uniform random actions before the first update; usual: 1,000 to 25,000; paper: none"
     )

@@ -171,7 +171,7 @@ class DDPG:
     """An actor, a critic, their target networks and optimisers.
 
     obs_dim, act_dim: length of one observation and of one action. config: hyperparameters. seed: of the initial
-    parameters. Actions are in [-1, 1]; scaling to an environment's bounds is the caller's (see train.py).
+    parameters. Actions are in [-1, 1]; scaling to an environment's bounds is the caller's (see training.py).
     """
 
     def __init__(self, obs_dim: int, act_dim: int, config: Config | None = None, seed: int = 0):
@@ -212,34 +212,32 @@ class DDPG:
         array = self._array("obs", obs)
         if array.shape[-1:] != (self.obs_dim,) or array.ndim not in (1, 2):
             raise ShapeError(f"obs has shape {array.shape}, but must be ({self.obs_dim},) or (N, {self.obs_dim})")
-        act: FloatArray = policy(self.actor, array.reshape(-1, self.obs_dim))
+        act = policy(self.actor, array.reshape(-1, self.obs_dim))
         return act[0] if array.ndim == 1 else act
 
     def update(self, batch: Batch) -> Losses:
-        """One full update: critic step, actor step, both target networks. Raises ShapeError for a batch that misfits."""
+        """One full update: critic step, actor step, both target networks. Raises ShapeError."""
         n = len(batch.rew)
-        shapes = Batch((n, self.obs_dim), (n, self.act_dim), (n,), (n, self.obs_dim), (n,))  # type: ignore[arg-type]
-        arrays = {}
-        for name, shape in shapes._asdict().items():
-            value = getattr(batch, name)
-            arrays[name] = np.require(value, bool, "CW") if name == "terminated" else self._array(name, value)
-            if arrays[name].shape != shape or n == 0:
-                raise ShapeError(f"batch.{name} has shape {arrays[name].shape}, but must be {shape}, one row or more")
-        losses: Losses = update(self.learner, Batch(**arrays), np.arange(n), self._rates)
-        return losses
+        obs, act = self._array("batch.obs", batch.obs), self._array("batch.act", batch.act)
+        rew, next_obs = self._array("batch.rew", batch.rew), self._array("batch.next_obs", batch.next_obs)
+        checked = Batch(obs, act, rew, next_obs, np.require(batch.terminated, bool, ["C", "W"]))
+        shapes = ((n, self.obs_dim), (n, self.act_dim), (n,), (n, self.obs_dim), (n,))
+        for name, array, shape in zip(Batch._fields, checked, shapes, strict=True):
+            if array.shape != shape or n == 0:
+                raise ShapeError(f"batch.{name} has shape {array.shape}, but must be {shape}, one row or more")
+        return update(self.learner, checked, np.arange(n), self._rates)
 
     def update_from(self, replay: ReplayBuffer, rng: np.random.Generator) -> Losses:
         """One full update from a batch drawn from the replay, in one compiled call."""
         indices = replay.draw(self.config.batch_size, rng)
-        losses: Losses = update(self.learner, replay.transitions, indices, self._rates)
-        return losses
+        return update(self.learner, replay.transitions, indices, self._rates)
 
     def state_dict(self) -> dict[str, npt.NDArray[Any]]:
         """Copies by name: "actor.0.weight" (in, out), "critic.1.bias" (out,), "target_actor.*", "actor_adam.m", ..."""
         return {name: view.copy() for name, view in self._views().items()}
 
     def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take over a state_dict of an agent of the same shape. Raises ValueError, and changes nothing, if it misfits."""
+        """Take over a state_dict of an agent of the same shape. Where it misfits, ValueError, and nothing changes."""
         views = self._views()
         if set(state) != set(views):
             differing = ", ".join(sorted(set(state) ^ set(views))[:3])
@@ -262,7 +260,7 @@ class DDPG:
 
     def _array(self, name: str, value: npt.ArrayLike) -> FloatArray:
         try:
-            return np.require(value, self.config.dtype, "CW")
+            return np.require(value, self.config.dtype, ["C", "W"])
         except (TypeError, ValueError) as error:
             raise ShapeError(f"{name} must be an array of numbers: {error}") from None
 

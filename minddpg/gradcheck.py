@@ -141,7 +141,8 @@ def _check_tensor(
         for side in (value + h, value - h):
             x[index] = side
             sides.append(np.array(function(arrays), np.float64))
-            kinked |= pattern is not None and not np.array_equal(pattern(arrays), branches)
+            if pattern is not None and branches is not None:
+                kinked |= not np.array_equal(pattern(arrays), branches)
         x[index] = value
         if kinked:
             kinks += 1

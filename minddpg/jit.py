@@ -13,7 +13,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numba
 import numpy as np
@@ -83,14 +83,22 @@ def _open_cache() -> Path | None:
 CACHE = None if numba.config.DISABLE_JIT else _open_cache()
 
 
-def jit(function: Function | None = None, *, fastmath: Any = False) -> Any:
+@overload
+def jit(function: Function) -> Function: ...
+
+
+@overload
+def jit(*, fastmath: set[str]) -> Callable[[Function], Function]: ...
+
+
+def jit(function: Any = None, *, fastmath: Any = False) -> Any:
     """Compile `function` on its first call; runs it as it stands under NUMBA_DISABLE_JIT=1.
 
     fastmath: set of LLVM flags for the one place that may reorder a sum (see matmul.py). Never {"nnan", "ninf"}:
     they delete NaN checks.
     """
     if function is None:
-        return lambda f: jit(f, fastmath=fastmath)
+        return lambda f: jit(f, fastmath=fastmath)  # type: ignore[call-overload]
     before = numba.config.CACHE_DIR
     if CACHE is not None:
         numba.config.CACHE_DIR = str(CACHE)  # read once, while decorating

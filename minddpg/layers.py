@@ -125,4 +125,4 @@ def squared_error(q: FloatArray, target_q: FloatArray) -> tuple[float, FloatArra
         raise ValueError("squared_error: q and target_q must both be (N,)")
     error = q - target_q
     scale = q.dtype.type(2 / len(q))  # the critic's only 1/N
-    return np.mean(error * error), scale * error
+    return float(np.mean(error * error)), scale * error

@@ -111,7 +111,7 @@ def copy_network(network: Network) -> Network:
 
 
 def named_parameters(network: Network) -> dict[str, FloatArray]:
-    """Views by name: {"0.weight": (in, out), "0.bias": (out,), "1.weight": ...}. Writing to them changes the network."""
+    """Views by name: {"0.weight": (in, out), "0.bias": (out,), "1.weight": ...}. Writing to one changes the network."""
     views = {}
     for layer in range(len(network.layout) - 1):
         views[f"{layer}.weight"] = weight(network, network.params, layer)
@@ -124,7 +124,7 @@ def named_parameters(network: Network) -> dict[str, FloatArray]:
 
 @jit
 def weight(network: Network, params: FloatArray, layer: int) -> FloatArray:
-    """View (fan_in, fan_out) of a layer's weight in params (P,): the network's own, or a gradient laid out like them."""
+    """View (fan_in, fan_out) of a layer's weight in params (P,): its own, or a gradient laid out like them."""
     fan_in, fan_out = network.layout[layer, FAN_IN], network.layout[layer, FAN_OUT]
     start = network.layout[layer, PARAMS_START]
     return params[start : start + fan_in * fan_out].reshape(fan_in, fan_out)
@@ -227,7 +227,7 @@ def backward_to_weights(network: Network, dz: FloatArray, cache: FloatArray) -> 
 
 @jit
 def backward_to_action(network: Network, dz: FloatArray, cache: FloatArray) -> FloatArray:
-    """dz (N, out) of the last layer -> dact (N, act_dim). Goes down to the joined layer, no further; no weight gradient."""
+    """dz (N, out) of the last layer -> dact (N, act_dim). Goes no further down than the joined layer."""
     for layer in range(len(network.layout) - 2, network.action_layer, -1):
         x = layer_input(network, cache, layer)
         dz = relu_backward(linear_backward_input(dz, hidden_rows(network, layer)), x)

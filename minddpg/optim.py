@@ -55,9 +55,7 @@ def adam(params: FloatArray, gradient: FloatArray, state: Adam, lr: float) -> No
 
 @jit
 def polyak(target: FloatArray, online: FloatArray, tau: float) -> None:
-    """target += tau (online - target), in place. tau = 1 copies, tau = 0 does nothing. Lillicrap et al., algorithm 1."""
+    """target += tau (online - target), in place. tau = 1 copies, 0 does nothing. Lillicrap et al., algorithm 1."""
     share = target.dtype.type(tau)
     for i in each(target):
         target[i] += share * (online[i] - target[i])
-
-

@@ -91,5 +91,4 @@ class ReplayBuffer:
 
     def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
         """A batch of held transitions, uniform and with replacement."""
-        batch: Batch = gather(self.transitions, self.draw(batch_size, rng))
-        return batch
+        return gather(self.transitions, self.draw(batch_size, rng))

@@ -1,4 +1,4 @@
-"""The obvious NumPy twin of one whole update: lists of matrices, no flat vectors, no caches, nothing shared with minddpg.
+"""The obvious NumPy twin of one whole update: lists of matrices, nothing shared with minddpg.
 
 A network is a list of (weight, bias). `action_layer` says which layer reads [h, act].
 """
@@ -93,9 +93,7 @@ class Twin:
             self.critic, batch.obs, batch.act, y.astype(batch.rew.dtype), c.critic_weight_decay, c.action_layer
         )
         self.critic_adam.step(self.critic, grads, c.critic_lr)
-        self.actor_adam.step(
-            self.actor, actor_gradient(self.actor, self.critic, batch.obs, c.action_layer), c.actor_lr
-        )
+        self.actor_adam.step(self.actor, actor_gradient(self.actor, self.critic, batch.obs, c.action_layer), c.actor_lr)
         for targets, onlines in ((self.target_critic, self.critic), (self.target_actor, self.actor)):
             for target, online in zip(targets, onlines, strict=True):
                 for t, o in zip(target, online, strict=True):

@@ -97,7 +97,9 @@ def test_the_chain_into_every_actor_weight(hidden, action_layer, seed):
     def pattern(p):
         changed = with_inputs(actor, p)
         act, actor_cache = networks.actor_forward(changed, obs)
-        return np.concatenate([masks(changed, actor_cache), masks(critic, networks.critic_forward(critic, obs, act)[1])])
+        return np.concatenate(
+            [masks(changed, actor_cache), masks(critic, networks.critic_forward(critic, obs, act)[1])]
+        )
 
     np.testing.assert_array_equal(q_of_mu(copied_views(actor, actor.params)), q)
     report = assert_gradients(

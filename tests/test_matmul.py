@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minddpg.jit import jit
-from minddpg.matmul import matmul, matmul_left_transposed, matmul_right_transposed
+from minddpg.matmul import (
+    _add_outer,
+    _add_rows,
+    _dot_rows,
+    _transpose,
+    matmul,
+    matmul_left_transposed,
+    matmul_right_transposed,
+    vector_bytes,
+)
 
 
 @jit
@@ -55,3 +64,24 @@ def test_around_the_tile(dtype):
         for n in (1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 49):
             for k in (1, 2, 8):
                 check(m, k, n, dtype, 0)
+
+
+def test_the_loops_for_thin_products(rng):
+    a, b = rng.standard_normal((3, 5)), rng.standard_normal((5, 4))
+    for function, x, y in ((_dot_rows, a, b.T.copy()), (_add_rows, a, b), (_add_outer, a.T.copy(), b)):
+        out = np.full((3, 4), np.nan)
+        function(x, y, out)
+        np.testing.assert_allclose(out, a @ b, rtol=1e-13)
+    out = np.empty((5, 3))
+    _transpose(a, out)
+    np.testing.assert_array_equal(out, a.T)
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "width"),
+    [("generic", "", 16), ("haswell", "+avx,+avx2", 32), ("skylake-avx512", "+avx,+avx512f", 64), (None, None, None)],
+)
+def test_the_tile_fits_the_cpu(monkeypatch, name, features, width):
+    monkeypatch.setattr("numba.config.CPU_NAME", name)
+    monkeypatch.setattr("numba.config.CPU_FEATURES", features)
+    assert vector_bytes() in ((width,) if width else (16, 32, 64))

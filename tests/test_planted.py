@@ -8,13 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import minddpg
 import pytest
 from conftest import JIT, clean_environment
+
+import minddpg
 
 TESTS = Path(__file__).parent
 SEED = "-1 / n, obs.dtype"
 RELU = "relu_backward(linear_backward_input(dz, hidden_rows(network, layer)), x)"
+WEIGHTS = "weight(network, dparams, layer), bias(network, dparams, layer))\n        if layer > 0:\n            dz = "
 CHAIN = "test_ddpg.py::test_the_chain_into_every_actor_weight"
 TWIN = "test_ddpg.py::test_fifty_updates_equal_the_twin"
 
@@ -41,11 +43,8 @@ BUGS = {
     ),
     "weights: another layer's mask": (
         "networks.py",
-        "        x = layer_input(network, cache, layer)\n        linear_backward_weights(x, dz, weight(network, dparams,"
-        " layer), bias(network, dparams, layer))\n        if layer > 0:\n            dz = " + RELU,
-        "        x = layer_input(network, cache, layer)\n        linear_backward_weights(x, dz, weight(network, dparams,"
-        " layer), bias(network, dparams, layer))\n        if layer > 0:\n            dz = "
-        + RELU.replace(", x)", ", layer_input(network, cache, max(1, layer - 1)))"),
+        WEIGHTS + RELU,
+        WEIGHTS + RELU.replace(", x)", ", layer_input(network, cache, max(1, layer - 1)))"),
         CHAIN,
     ),
     "action: another layer's mask": (
@@ -80,12 +79,12 @@ BUGS = {
     ),
     "weight decay on biases too": (
         "ddpg.py",
-        "        for i in each(flat):\n            dflat[i] += decay * flat[i]",
-        "        for i in each(flat):\n            dflat[i] += decay * flat[i]\n    dparams[-1] += decay * critic.params[-1]",
+        "            dflat[i] += decay * flat[i]",
+        "            dflat[i] += decay * flat[i]\n    dparams[-1] += decay * critic.params[-1]",
         "test_ddpg.py::test_critic_loss",
     ),
     "truncation as termination": (
-        "train.py",
+        "training.py",
         "replay.add(obs, act, rew, next_obs, terminated)",
         "replay.add(obs, act, rew, next_obs, terminated or truncated)",
         "test_end_to_end.py::test_a_time_limit_does_not_end_the_value",
@@ -137,7 +136,9 @@ def test_planted_bug_fails(bug, package_copy, tmp_path):
     file, right, wrong, test = BUGS[bug]
     source = package_copy / "minddpg" / file
     text = source.read_text()
-    assert text.count(right) == 1, f"the line to spoil has changed: {right!r} stands {text.count(right)} times in {file}"
+    assert text.count(right) == 1, (
+        f"the line to spoil has changed: {right!r} stands {text.count(right)} times in {file}"
+    )
     source.write_text(text.replace(right, wrong))
     result = run_tests(package_copy, test, tmp_path)
     assert result.returncode == 1, result.stdout + result.stderr  # 1: tests ran and failed

@@ -31,7 +31,7 @@ EnvironmentLike = str | Callable[[], "gymnasium.Env[Any, Any]"]
 Row = dict[str, float]
 
 
-class EnvironmentError(ValueError):  # noqa: A001 (Python's own is a forgotten alias of OSError)
+class EnvironmentError(ValueError):
     """An environment that cannot be made, or that returned something unusable; the message is one line."""
 
 
@@ -47,10 +47,10 @@ class Environment:
     """
 
     def __init__(self, env: EnvironmentLike, dtype: str = "float32"):
-        self.name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
+        self._env = _make(env)
+        self.name = env if isinstance(env, str) else type(self._env.unwrapped).__name__
         self._dtype = dtype
         self._steps = 0
-        self._env = _make(env)
         try:
             self._check_spaces()
         except BaseException:
@@ -117,7 +117,10 @@ def _make(env: EnvironmentLike) -> gymnasium.Env[Any, Any]:
     if not isinstance(env, str):
         if not callable(env):
             raise EnvironmentError(f"env must be an environment id or a callable that makes one, not {env!r}")
-        return env()
+        made = env()
+        if not isinstance(made, gymnasium.Env):
+            raise EnvironmentError(f"the callable that should make an environment made {made!r}")
+        return made
     try:
         return gymnasium.make(env, disable_env_checker=True)  # what it would check, Environment checks at every step
     except gymnasium.error.DependencyNotInstalled as error:
@@ -142,7 +145,7 @@ def _short(space: Any) -> str:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """agent: as trained. history: one dict per finished episode (the columns of progress.csv). interrupted: by Ctrl-C."""
+    """agent: as trained. history: a dict per finished episode (the columns of progress.csv). interrupted: by Ctrl-C."""
 
     agent: DDPG
     history: list[Row]
@@ -247,7 +250,7 @@ def _run(
                 losses.append(agent.update_from(replay, streams.replay))
             if not math.isfinite(losses[-1].critic_loss):
                 raise TrainingError(
-                    f"the critic's loss is {losses[-1].critic_loss} at step {step}; lower critic_lr, or scale the rewards"
+                    f"the critic's loss is {losses[-1].critic_loss} at step {step}; lower critic_lr or scale rewards"
                 )
 
         if terminated or truncated:
@@ -290,8 +293,8 @@ def stop_on_signal() -> Iterator[threading.Event]:
             before[number] = signal.signal(number, request_stop)
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for earlier, handler in before.items():
+            signal.signal(earlier, handler)
 
 
 def evaluate(agent: DDPG, env: EnvironmentLike, episodes: int = 10, seed: int = 0) -> npt.NDArray[np.float64]:

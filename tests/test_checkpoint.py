@@ -1,0 +1,144 @@
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from minddpg import DDPG, Config, RunError, load
+from minddpg.checkpoint import MAX_JSON, RunDirectory, RunInfo, load_info
+
+CONFIG = Config(hidden_sizes=(4, 3))
+
+
+def written(path, agent=None):
+    agent = agent or DDPG(3, 2, CONFIG, seed=5)
+    directory = RunDirectory(path, RunInfo("Some-v0", 5, 3, 2, CONFIG))
+    directory.append({"step": 10, "return": -1.5, "critic_loss": float("nan")})
+    directory.append({"step": 20, "return": -0.1, "critic_loss": 0.25})
+    directory.save(agent)
+    directory.close()
+    return agent
+
+
+def test_round_trip(tmp_path):
+    agent = written(tmp_path / "a" / "run")
+    loaded = load(tmp_path / "a" / "run")
+    for name, value in agent.state_dict().items():
+        np.testing.assert_array_equal(loaded.state_dict()[name], value)
+        assert loaded.state_dict()[name].dtype == value.dtype
+    assert load_info(tmp_path / "a" / "run") == ("Some-v0", 5, 3, 2, CONFIG)
+    text = (tmp_path / "a" / "run" / "progress.csv").read_text()
+    assert text == "step,return,critic_loss\n10,-1.5,\n20,-0.1,0.25\n"
+    record = json.loads((tmp_path / "a" / "run" / "config.json").read_text())
+    assert {"minddpg", "python", "numpy", "numba", "gymnasium"} <= set(record["versions"])
+    assert {p.name for p in (tmp_path / "a" / "run").iterdir()} == {"config.json", "progress.csv", "agent.npz"}
+
+
+def test_nothing_is_overwritten(tmp_path):
+    written(tmp_path / "run")
+    kept = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    with pytest.raises(RunError, match="exists; choose another"):
+        RunDirectory(tmp_path / "run", RunInfo("Some-v0", 5, 3, 2, CONFIG))
+    assert kept == {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot make"):
+        RunDirectory(tmp_path / "file" / "run", RunInfo("Some-v0", 5, 3, 2, CONFIG))
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    agent = written(tmp_path / "run")
+    directory = RunDirectory(tmp_path / "other", RunInfo("Some-v0", 5, 3, 2, CONFIG))
+    directory.save(agent)
+    kept = (tmp_path / "other" / "agent.npz").read_bytes()
+
+    def full(*args):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        directory.save(DDPG(3, 2, CONFIG, seed=6))
+    assert (tmp_path / "other" / "agent.npz").read_bytes() == kept
+    assert {p.name for p in (tmp_path / "other").iterdir()} == {"config.json", "agent.npz"}
+    directory.discard()
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("cut", [0, 1, 30, 100, 0.3, 0.7, 0.99])
+def test_a_cut_agent_is_named(tmp_path, cut):
+    written(tmp_path / "run")
+    path = tmp_path / "run" / "agent.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(cut * len(whole)) if cut < 1 else cut])
+    with pytest.raises(RunError, match=r"agent.npz is damaged \(.*; restore it or train again"):
+        load(tmp_path / "run")
+
+
+def test_flipped_bytes_never_give_other_weights(tmp_path):
+    agent = written(tmp_path / "run")
+    path = tmp_path / "run" / "agent.npz"
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for position in rng.integers(len(whole), size=120):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0x41]) + whole[position + 1 :])
+        try:
+            loaded = load(tmp_path / "run")
+        except RunError:
+            refused += 1
+        else:  # a byte that means nothing, such as a date
+            assert all(np.array_equal(v, loaded.state_dict()[k]) for k, v in agent.state_dict().items())
+    assert refused > 60
+
+
+def test_foreign_arrays_are_refused(tmp_path):
+    agent = written(tmp_path / "run")
+    path, state = tmp_path / "run" / "agent.npz", agent.state_dict()
+    bad = {
+        "another agent": {k: v for k, v in state.items() if k != "actor.0.bias"},
+        "must be": {**state, "actor.0.bias": np.zeros(9)},
+        "finite": {**state, "actor.0.bias": np.full(4, np.nan)},
+        "allow_pickle": {**state, "actor.0.bias": np.array([{}] * 4, object)},
+        "larger": {**state, "actor.0.bias": np.zeros(10**6)},
+    }
+    for message, arrays in bad.items():
+        np.savez(path, **arrays)
+        with pytest.raises(RunError, match=message):
+            load(tmp_path / "run")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("actor.0.bias.npy", b"\0" * 50_000_000)
+    with pytest.raises(RunError, match="larger"):
+        load(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", '{"env": "x"}', "\xff", "[" * 100_000, " " * (MAX_JSON + 1)],
+)
+def test_a_damaged_config_is_named(tmp_path, text):
+    written(tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(RunError, match=r"config.json is damaged") as caught:
+        load(tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+def test_impossible_values_in_config_are_named(tmp_path):
+    written(tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    record = json.loads(path.read_text())
+    for change in ({"obs_dim": 0}, {"config": {"gamma": 7}}, {"config": {"magic": 1}}, {"seed": None}):
+        path.write_text(json.dumps({**record, **change}))
+        with pytest.raises(RunError, match="damaged"):
+            load(tmp_path / "run")
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(RunError, match="not a run directory"):
+        load(tmp_path / "nowhere")
+    written(tmp_path / "run")
+    (tmp_path / "run" / "agent.npz").unlink()
+    with pytest.raises(RunError, match="not finished"):
+        load(tmp_path / "run")
+    (tmp_path / "run" / "config.json").unlink()
+    (tmp_path / "run" / "config.json").mkdir()
+    with pytest.raises(RunError, match="cannot read"):
+        load(tmp_path / "run")

@@ -1,0 +1,233 @@
+"""The command line: what it prints, writes and refuses. In-process, but for the tests of the process itself."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import clean_environment
+
+import minddpg
+from minddpg import Config, cli
+
+SHORT = ["--steps", "450", "--hidden-sizes", "4", "--batch-size", "8", "--learning-starts", "40", "--episodes", "2"]
+
+
+def run(capsys, *argv):
+    try:
+        status = cli.main(list(argv))
+    except SystemExit as error:
+        status = error.code
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_train_then_eval(capsys, tmp_path):
+    status, out, err = run(capsys, "train", "Pendulum-v1", *SHORT, "--seed", "3", "--out", "my run")
+    assert status == 0, err
+    assert "Pendulum-v1: 3 observations, 1 action; preset Pendulum-v1, seed 3, 450 steps" in out
+    assert "replay memory: 450 transitions, 14.8 kB" in out
+    assert "450 steps, 2 episodes" in out
+    assert "return per episode while learning" in out
+    assert "evaluation without noise: mean return" in out
+    assert "minddpg eval 'my run' --episodes 100" in out
+    record = json.loads((tmp_path / "my run" / "config.json").read_text())
+    assert (record["env"], record["seed"], record["obs_dim"], record["act_dim"]) == ("Pendulum-v1", 3, 3, 1)
+    assert Config.from_dict(record["config"]).hidden_sizes == (4,)
+
+    status, out, _ = run(capsys, "eval", "my run", "--episodes", "2", "--json")
+    assert status == 0
+    result = json.loads(out)
+    expected = minddpg.evaluate(minddpg.load(tmp_path / "my run"), "Pendulum-v1", 2, 10_000)
+    np.testing.assert_array_equal(result["returns"], expected)
+    assert result["mean"] == expected.mean()
+    status, out, _ = run(capsys, "eval", "my run", "--episodes", "1", "--seed", "5")
+    assert "over 1 episode (lowest" in out
+
+
+def test_default_directories_are_numbered(capsys, tmp_path):
+    for name in ("Pendulum-v1-seed0", "Pendulum-v1-seed0-2"):
+        status, _, err = run(capsys, "train", *SHORT, "--quiet")
+        assert status == 0, err
+        assert (tmp_path / "runs" / name / "agent.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "required: COMMAND"),
+        (["fly"], "fly"),
+        (["train", "Nowhere-v0"], "cannot make 'Nowhere-v0'"),
+        (["train", "CartPole-v1"], "continuous actions"),
+        (["train", "--preset", "best"], "no preset 'best'; choose from"),
+        (["train", "--gamma", "-1"], "gamma must be a number in [0, 1), not -1.0"),
+        (["train", "--gamma", "high"], "'high' is not a number"),
+        (["train", "--steps", "1.5"], "'1.5' is not a whole number"),
+        (["train", "--steps", "-5"], "steps must be a whole number, 1 or more"),
+        (["train", "--hidden-sizes", "64,x"], "like 64,64"),
+        (["train", "--noise", "pink"], "gaussian or ou"),
+        (["train", "--seed", "-1"], "0 or more"),
+        (["train", "--episodes", "0"], "1 or more"),
+        (["train", "--learning-rate", "1"], "unrecognized arguments"),
+        (["train", "--steps", "10"], "learning_starts"),
+        (["train", "--out", "taken"], "taken exists; choose another --out"),
+        (["eval"], "DIR"),
+        (["eval", "nowhere"], "nowhere is not a run directory"),
+        (["warmup", "--dtype", "float16"], "float16"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_2(capsys, tmp_path, argv, message):
+    (tmp_path / "taken").mkdir()
+    status, _, err = run(capsys, *argv)
+    assert status == 2
+    assert message in err
+    assert err.startswith("minddpg: error: ")
+    assert err.count("\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+    assert list((tmp_path / "taken").iterdir()) == []
+
+
+def test_flags_cover_every_field_and_nothing_else(capsys):
+    status, out, _ = run(capsys, "train", "--help")
+    assert status == 0
+    for name in Config.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')} " in out
+    assert "paper: 1e-4" in " ".join(out.split())
+
+
+def test_flags_reach_the_config(capsys, monkeypatch):
+    seen = []
+
+    def fake(env, config, **kwargs):
+        seen.append(config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minddpg.training.train", fake)
+    status, _, err = run(
+        capsys, "train", "--preset", "paper", "--final-init", "none", "--steps", "1e5", "--critic-weight-decay", "0",
+        "--noise", "gaussian", "--hidden-sizes", "8,9",
+    )  # fmt: skip
+    assert (status, "interrupted" in err) == (130, True)
+    paper = Config.paper()
+    assert seen == [
+        paper.replace(final_init=None, steps=100_000, critic_weight_decay=0.0, noise="gaussian", hidden_sizes=(8, 9))
+    ]
+
+
+def test_an_interrupted_run_is_usable(capsys, monkeypatch, tmp_path):
+    import signal
+
+    real = cli._Progress.__call__
+
+    def interrupt(self, step, history):
+        real(self, step, history)
+        if step == 300:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(cli._Progress, "__call__", interrupt)
+    status, out, _ = run(capsys, "train", *SHORT, "--out", "run")
+    assert status == 130
+    assert "interrupted: the agent as it was is saved in run; try it with 'minddpg eval run'" in out
+    status, out, _ = run(capsys, "eval", "run", "--episodes", "1")
+    assert status == 0
+
+
+def test_progress_lines(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(cli.time, "perf_counter", lambda: now[0])
+    progress = cli._Progress(1280)
+    for step in range(1, 1281):
+        now[0] += 0.02
+        progress(step, [{"return": -float(step)}] if step > 700 else [])
+    progress.close()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[0] == "step 512 of 1,280, episode 0, no episode finished yet, 50 steps/s, 15 s left"
+    assert "episode 1, last 1 returns -701.0" not in lines[1]
+    assert "last 1 returns -1024.0" in lines[1] or "last 1 returns" in lines[1]
+
+
+def test_progress_bar(capsys, monkeypatch):
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    progress = cli._Progress(128)
+    assert progress.bar is not None
+    progress.started -= 10
+    progress(64, [{"return": 1.0}])
+    progress(128, [{"return": 2.0}])
+    assert progress.bar.n == 128
+    progress.close()
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert cli._Progress(128).bar is None
+
+
+def test_the_chart():
+    chart = cli._chart([float(i) for i in range(100)])
+    lines = chart.splitlines()
+    assert lines[1].split("|")[0].strip() == "98.5"
+    assert lines[8].split("|")[0].strip() == "0.0"
+    assert sum(line.count("*") for line in lines) == 60
+    assert max(map(len, lines)) < 80
+    assert "episode 100" in lines[-1]
+    assert cli._chart([1.0, 1.0]).count("*") == 2
+
+
+def test_sizes_are_readable():
+    assert cli._megabytes(14_850) == "14.8 kB"
+    assert cli._megabytes(33_000_000) == "33.0 MB"
+
+
+def test_memory_errors_are_explained(capsys, monkeypatch):
+    def full(*args, **kwargs):
+        raise MemoryError("Unable to allocate 3 TiB")
+
+    monkeypatch.setattr("minddpg.replay.ReplayBuffer.__init__", full)
+    status, _, err = run(capsys, "train", *SHORT)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "lower --buffer-size" in err
+
+
+def test_a_bug_of_ours_is_not_dressed_up(monkeypatch):
+    def bug(*args, **kwargs):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("minddpg.training.train", bug)
+    with pytest.raises(ValueError, match="a bug"):
+        cli.main(["train", *SHORT])
+
+
+def test_warmup(capsys):
+    status, out, _ = run(capsys, "warmup", "--dtype", "float32")
+    assert status == 0
+    assert out.startswith("compiling for float32")
+
+
+def test_a_closed_pipe_is_quiet(capsys, monkeypatch):
+    def closed(args):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(cli, "_evaluate", closed)
+    monkeypatch.setattr(sys, "stderr", open("stderr", "w"))
+    assert cli.main(["eval", "x"]) == 1
+
+
+def python(*argv, **changes):
+    return subprocess.run(
+        [sys.executable, *argv], capture_output=True, text=True, env=clean_environment(**changes), timeout=200
+    )
+
+
+def test_help_and_version_import_nothing_heavy():
+    code = "import sys, minddpg.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
+    result = python("-c", code + "print([m for m in ('numpy', 'numba', 'gymnasium') if m in sys.modules])")
+    assert result.stdout.endswith("[]\n"), result
+    assert "minddpg train" in result.stdout
+    assert python("-m", "minddpg", "--version").stdout == f"minddpg {minddpg.__version__}\n"
+
+
+def test_python_m_reports_errors_without_a_traceback():
+    result = python("-m", "minddpg", "train", "Nowhere-v0")
+    assert result.returncode == 2
+    assert result.stderr.startswith("minddpg: error: ")
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,257 @@
+"""The boundary to Gymnasium, the training loop, seeds, and what happens when something goes wrong."""
+
+import signal
+
+import gymnasium
+import numpy as np
+import pytest
+
+import minddpg.training as train_module
+from minddpg import Config, ConfigError, EnvironmentError, TrainingError, evaluate, train
+from minddpg.training import Environment, stop_on_signal
+
+Box = gymnasium.spaces.Box
+TINY = Config(steps=120, hidden_sizes=(4,), batch_size=8, learning_starts=40)
+
+
+class Recorder(gymnasium.Env):
+    """Remembers the actions it was given; obs, reward and bounds are the test's to choose."""
+
+    def __init__(self, low=-1.0, high=1.0, obs=(0.0, 0.0), reward=1.0, length=10, act_space=None, obs_space=None):
+        self.action_space = act_space or Box(np.asarray(low, np.float32), np.asarray(high, np.float32))
+        self.observation_space = obs_space or Box(-np.inf, np.inf, np.shape(obs), np.float64)
+        self.obs, self.reward, self.length, self.actions, self.resets = obs, reward, length, [], []
+
+    def _obs(self):
+        return np.array(self.obs)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.resets.append(seed)
+        self.left = self.length
+        return self._obs(), {}
+
+    def step(self, action):
+        self.actions.append(np.array(action))
+        assert self.action_space.contains(action)
+        self.left -= 1
+        reward = self.reward(len(self.actions)) if callable(self.reward) else self.reward
+        return self._obs(), reward, False, self.left == 0, {}
+
+
+def test_actions_are_scaled_to_the_bounds_and_back_to_their_shape():
+    low, high = np.array([[-2.0, 0.0], [1.0, -5.0]]), np.array([[2.0, 10.0], [3.0, -4.0]])
+    env = Recorder(low, high)
+    environment = Environment(lambda: env)
+    assert environment.act_dim == 4
+    environment.reset()
+    for act, expected in [(-1, low), (0, (low + high) / 2), (1, high), (0.5, low + 0.75 * (high - low))]:
+        environment.step(np.full(4, act, np.float32))
+        np.testing.assert_allclose(env.actions[-1], expected, rtol=1e-6)
+        assert env.actions[-1].dtype == np.float32
+        assert env.actions[-1].shape == (2, 2)
+
+
+@pytest.mark.parametrize("reward", [1, 1.0, np.float32(1), np.float64(1), np.int64(1), np.ones(()), True])
+def test_rewards_of_any_numeric_type_and_observations_of_any_shape(reward):
+    environment = Environment(lambda: Recorder(obs=np.arange(6.0).reshape(2, 3), reward=reward))
+    obs = environment.reset()
+    assert obs.shape == (6,)
+    assert obs.dtype == np.float32
+    _, rew, terminated, truncated = environment.step(np.zeros(1))
+    assert (type(rew), rew, terminated, truncated) == (float, 1.0, False, False)
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ("Nowhere-v0", "cannot make 'Nowhere-v0'"),
+        ("no_such_module:Env-v0", "cannot make 'no_such_module:Env-v0'"),
+        ("CartPole-v1", "continuous actions"),
+        (lambda: Recorder(act_space=gymnasium.spaces.Dict({"a": Box(-1, 1)})), "continuous actions"),
+        (lambda: Recorder(act_space=Box(-3, 3, (1,), np.int32)), "continuous actions"),
+        (lambda: Recorder(-np.inf, np.inf), "RescaleAction"),
+        (lambda: Recorder(obs_space=gymnasium.spaces.Dict({"a": Box(-1, 1)})), "FlattenObservation"),
+        (lambda: Recorder(obs_space=gymnasium.spaces.Discrete(3)), "observation space"),
+        (lambda: Recorder(obs_space=Box(-1, 1, (0,))), "no elements"),
+        (7, "environment id or a callable"),
+        (lambda: "Pendulum-v1", "made 'Pendulum-v1'"),
+    ],
+)
+def test_environments_that_do_not_fit_are_named_in_one_line(env, message, tmp_path):
+    with pytest.raises(EnvironmentError, match=message) as caught:
+        train(env, TINY, out=tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("Box2D is not installed", "minddpg[box2d]"),
+        ("MuJoCo is not installed", "minddpg[mujoco]"),
+        ("x", "installed: x"),
+    ],
+)
+def test_a_missing_extra_is_named(monkeypatch, text, remedy):
+    def missing(*args, **kwargs):
+        raise gymnasium.error.DependencyNotInstalled(text)
+
+    monkeypatch.setattr(gymnasium, "make", missing)
+    with pytest.raises(EnvironmentError) as caught:
+        Environment("Some-v0")
+    assert remedy in str(caught.value)
+
+
+@pytest.mark.parametrize("reward", [np.nan, np.inf, None, "high"])
+def test_a_bad_reward_names_step_and_environment_and_leaves_nothing(reward, tmp_path):
+    with pytest.raises(EnvironmentError, match=r"Recorder.*reward.*step 3"):
+        train(lambda: Recorder(reward=lambda n: reward if n == 3 else 0.0), TINY, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_bad_observation_names_step_and_environment(tmp_path):
+    class Recorder2(Recorder):
+        def _obs(self):
+            return np.full(2, np.nan) if len(self.actions) == 5 else np.zeros(2)
+
+    with pytest.raises(EnvironmentError, match="Recorder2 returned an observation with a NaN or infinity at step 5"):
+        train(Recorder2, TINY, out=tmp_path / "run")
+    with pytest.raises(EnvironmentError, match="of 3 numbers"):
+        Environment(lambda: Recorder(obs=np.zeros(3), obs_space=Box(-1, 1, (2,)))).reset()
+
+
+def test_a_late_failure_keeps_the_agent_so_far(tmp_path):
+    with pytest.raises(EnvironmentError, match="step 77"):
+        train(lambda: Recorder(reward=lambda n: np.nan if n == 77 else 1.0), TINY, out=tmp_path / "run")
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"config.json", "progress.csv", "agent.npz"}
+    assert len((tmp_path / "run" / "progress.csv").read_text().splitlines()) == 1 + 7
+
+
+def test_divergence_is_an_error():
+    config = TINY.replace(critic_lr=1e30, actor_lr=1.0)
+    with np.errstate(all="ignore"), pytest.raises(TrainingError, match="critic's loss is"):
+        train(lambda: Recorder(reward=1e30), config)
+
+
+def test_one_seed_gives_bit_identical_parameters():
+    runs = [train("Pendulum-v1", TINY.replace(steps=250), seed=seed) for seed in (3, 3, 4)]
+    states = [run.agent.state_dict() for run in runs]
+    assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
+    assert not np.array_equal(states[0]["actor.0.weight"], states[2]["actor.0.weight"])
+    assert [r["return"] for r in runs[0].history] == [r["return"] for r in runs[1].history]
+
+
+def test_global_random_state_plays_no_part():
+    np.random.seed(0)  # noqa: NPY002
+    first = train("Pendulum-v1", TINY, seed=1).agent.actor.params
+    np.random.seed(1)  # noqa: NPY002
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    second = train("Pendulum-v1", TINY, seed=1).agent.actor.params
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(state, np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_the_loop(monkeypatch):
+    """Warm-up is uniform, then mu(s) + noise, clipped; updates start after it; history has a row per episode."""
+    env, updates, seen = Recorder(-2, 2), [], []
+    real = train_module.DDPG.update_from
+    monkeypatch.setattr(train_module.DDPG, "update_from", lambda *a: updates.append(len(env.actions)) or real(*a))
+    config = TINY.replace(noise_std=3.0, update_every=10, updates_per_step=2)
+    result = train(lambda: env, config, progress=lambda step, history: seen.append((step, len(history))))
+    actions = np.array(env.actions)
+    assert (len(actions), result.steps, result.interrupted) == (120, 120, False)
+    assert np.abs(actions[:40]).max() < 2
+    assert len(set(actions[:40])) == 40
+    assert np.sum(np.abs(actions[40:]) == 2) > 40  # noise_std 3 saturates
+    assert updates == [s for s in range(50, 121, 10) for _ in range(2)]
+    assert seen == [(s, s // 10) for s in range(1, 121)]
+    assert [row["step"] for row in result.history] == list(range(10, 121, 10))
+    assert {row["return"] for row in result.history} == {10.0}
+    assert np.isnan(result.history[3]["critic_loss"])
+    assert np.isfinite(result.history[4]["critic_loss"])
+    assert env.resets[0] is not None
+    assert set(env.resets[1:]) == {None}
+
+
+def test_noise_is_reset_each_episode(monkeypatch):
+    resets = []
+    monkeypatch.setattr(train_module, "new_noise", lambda *a: _Silent(resets))
+    train(Recorder, TINY)
+    assert len(resets) == 12
+
+
+class _Silent:
+    def __init__(self, resets):
+        self.reset = lambda: resets.append(1)
+
+    def sample(self):
+        return np.zeros(1)
+
+
+def test_what_cannot_be_trained_is_said():
+    with pytest.raises(ConfigError, match="learning_starts"):
+        train(Recorder, TINY, steps=40)
+    with pytest.raises(ConfigError, match="seed"):
+        train(Recorder, TINY, seed=-1)
+    assert train("Pendulum-v1", steps=1100).agent.config.hidden_sizes == Config.preset("Pendulum-v1").hidden_sizes
+    assert train(Recorder, steps=1001).steps == 1001
+
+
+def test_evaluation_starts_from_the_seeds_it_names_and_adds_no_noise():
+    agent = train("Pendulum-v1", TINY).agent
+    returns = evaluate(agent, "Pendulum-v1", episodes=3, seed=20)
+    again = evaluate(agent, "Pendulum-v1", episodes=2, seed=21)
+    assert returns.shape == (3,)
+    np.testing.assert_array_equal(returns[1:], again)
+    env = gymnasium.make("Pendulum-v1")
+    obs, _ = env.reset(seed=22)
+    total, over = 0.0, False
+    while not over:
+        obs, rew, _, over, _ = env.step((2 * agent.act(obs)).astype(np.float32))
+        total += rew
+    assert returns[2] == pytest.approx(total, rel=1e-5)
+
+
+def test_evaluation_names_what_is_wrong():
+    agent = train(Recorder, TINY).agent
+    with pytest.raises(ConfigError, match="episodes"):
+        evaluate(agent, Recorder, episodes=0)
+    with pytest.raises(EnvironmentError, match="made for 2 and 1"):
+        evaluate(agent, "Pendulum-v1")
+
+
+def test_ctrl_c_finishes_the_step_and_keeps_the_agent(tmp_path):
+    def interrupt(step, history):
+        if step == 75:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    result = train(Recorder, TINY, out=tmp_path / "run", progress=interrupt)
+    assert (result.interrupted, result.steps) == (True, 75)
+    assert (tmp_path / "run" / "agent.npz").exists()
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_second_ctrl_c_interrupts_at_once():
+    with stop_on_signal() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_signals_are_left_alone_outside_the_main_thread():
+    import threading
+
+    seen = []
+
+    def run():
+        with stop_on_signal() as stop:
+            seen.append((stop.is_set(), signal.getsignal(signal.SIGINT)))
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [(False, before)]
