@@ -176,30 +176,31 @@ def _value(field: dataclasses.Field[Any]) -> Any:
 
 def _train(args: argparse.Namespace) -> int:
     changes = {n.removeprefix("config_"): value for n, value in vars(args).items() if n.startswith("config_")}
-    name = args.preset or preset_name(args.env)
-    config = Config.preset(name or "default").replace(**changes)
+    config = Config.preset(args.preset or "default").replace(**changes)  # wrong values first: they show at once
     if args.out and Path(args.out).exists():
         _fail(f"{args.out} exists; choose another --out, or remove it")
 
     from .replay import ReplayBuffer
     from .training import Environment, evaluate, train
 
-    environment = Environment(args.env, config.dtype)  # what is wrong with it shows before anything is compiled
-    obs_dim, act_dim = environment.obs_dim, environment.act_dim
+    environment = Environment(args.env)  # what is wrong with it shows before anything is compiled
+    env, obs_dim, act_dim = environment.name, environment.obs_dim, environment.act_dim
     environment.close()
+    name = args.preset or preset_name(env) or "default"
+    config = Config.preset(name).replace(**changes)
     capacity = min(config.buffer_size, config.steps)
     replay_bytes = ReplayBuffer(capacity, obs_dim, act_dim, config.dtype).nbytes
     print(
-        f"{args.env}: {obs_dim} observations, {act_dim} action{'s' if act_dim > 1 else ''}; "
-        f"preset {name or 'default'}, seed {args.seed}, {config.steps:,} steps\n"
+        f"{env}: {obs_dim} observations, {act_dim} action{'s' if act_dim > 1 else ''}; "
+        f"preset {name}, seed {args.seed}, {config.steps:,} steps\n"
         f"replay memory: {capacity:,} transitions, {_megabytes(replay_bytes)}"
     )
     _compile(config.dtype, quietly=True)
-    out = Path(args.out) if args.out else _free_directory(args.env, args.seed)
+    out = Path(args.out) if args.out else _free_directory(env, args.seed)
     report = None if args.quiet else _Progress(config.steps)
     started = time.perf_counter()
     try:
-        result = train(args.env, config, seed=args.seed, out=out, progress=report)
+        result = train(env, config, seed=args.seed, out=out, progress=report)
     finally:
         if report:
             report.close()
@@ -211,7 +212,7 @@ def _train(args: argparse.Namespace) -> int:
         return INTERRUPTED
     if len(result.history) > 1:
         print("\n" + _chart([row["return"] for row in result.history]))
-    returns = evaluate(result.agent, args.env, args.episodes, seed=10_000)
+    returns = evaluate(result.agent, env, args.episodes, seed=10_000)
     print(f"\nevaluation without noise: {_summary(returns)}\nlook further: {again} --episodes 100")
     return 0
 

@@ -48,7 +48,10 @@ class Environment:
 
     def __init__(self, env: EnvironmentLike, dtype: str = "float32"):
         self._env = _make(env)
-        self.name = env if isinstance(env, str) else type(self._env.unwrapped).__name__
+        if not isinstance(env, str):
+            self.name = type(self._env.unwrapped).__name__
+        else:  # with its version, even if it was asked for without, so that a run says what it was
+            self.name = env if ":" in env or self._env.spec is None else self._env.spec.id
         self._dtype = dtype
         self._steps = 0
         try:
