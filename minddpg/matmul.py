@@ -16,7 +16,7 @@ import numpy as np
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import overload
 
-from .jit import FloatArray, jit
+from .jit import FloatArray, Part, jit
 
 
 def matmul(a: FloatArray, b: FloatArray, out: FloatArray) -> None:
@@ -206,7 +206,7 @@ if not numba.config.DISABLE_JIT:
             if array.ndim != 2 or array.layout != "C" or array.dtype != a.dtype:
                 raise numba.errors.TypingError(f"matmul needs C-contiguous matrices of one float dtype, not {array}")
 
-    @overload(matmul)
+    @overload(matmul, jit_options={"pipeline_class": Part})
     def _matmul(a, b, out):  # type: ignore
         _check(a, b, out)
         width = _panel_width(a)
@@ -228,7 +228,7 @@ if not numba.config.DISABLE_JIT:
 
         return compiled
 
-    @overload(matmul_left_transposed)
+    @overload(matmul_left_transposed, jit_options={"pipeline_class": Part})
     def _matmul_left_transposed(a, b, out):  # type: ignore
         _check(a, b, out)
         width = _panel_width(a)
@@ -250,7 +250,7 @@ if not numba.config.DISABLE_JIT:
 
         return compiled
 
-    @overload(matmul_right_transposed)
+    @overload(matmul_right_transposed, jit_options={"pipeline_class": Part})
     def _matmul_right_transposed(a, b, out):  # type: ignore
         _check(a, b, out)
         width = _panel_width(a)
