@@ -176,13 +176,6 @@ if not numba.config.DISABLE_JIT:
     # The panel is what one pass over a's rows needs of b; kept small, it stays in the fastest cache.
 
     @jit
-    def _pack_rows(b, j, panel):
-        """panel[k, c] = b[k, j + c]."""
-        for k in range(panel.shape[0]):
-            for c in range(panel.shape[1]):
-                panel[k, c] = b[k, j + c]
-
-    @jit
     def _pack_columns(b, j, panel):
         """panel[k, c] = b[j + c, k]."""
         for c in range(panel.shape[1]):
@@ -223,7 +216,9 @@ if not numba.config.DISABLE_JIT:
                 flat_a, panel = a.reshape(a.size), np.empty((k, width), a.dtype)
                 for p in range((n + width - 1) // width):
                     j = min(p * width, n - width)
-                    _pack_rows(b, j, panel)
+                    for row in range(k):
+                        for c in range(width):  # a constant here, and so vector moves
+                            panel[row, c] = b[row, j + c]
                     _multiply_panel(flat_a, k, 1, panel, out, j)
 
         return compiled
@@ -245,7 +240,9 @@ if not numba.config.DISABLE_JIT:
                 flat_a, panel = a.reshape(a.size), np.empty((k, width), a.dtype)
                 for p in range((n + width - 1) // width):
                     j = min(p * width, n - width)
-                    _pack_rows(b, j, panel)
+                    for row in range(k):
+                        for c in range(width):  # a constant here, and so vector moves
+                            panel[row, c] = b[row, j + c]
                     _multiply_panel(flat_a, 1, m, panel, out, j)
 
         return compiled
