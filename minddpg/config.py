@@ -177,8 +177,12 @@ def _sizes(value: Any) -> tuple[int, ...]:
 PRESETS: dict[str, Config] = {
     "default": Config(),
     "paper": Config.paper(),
-    "Pendulum-v1": Config(steps=20_000, hidden_sizes=(64, 64), batch_size=64),
-    "MountainCarContinuous-v0": Config(steps=50_000, hidden_sizes=(64, 64), batch_size=64, noise="ou", noise_std=0.5),
+    "Pendulum-v1": Config(
+        steps=20_000, hidden_sizes=(64, 64), batch_size=64, actor_lr=2e-3, critic_lr=2e-3, final_init=3e-3
+    ),
+    "MountainCarContinuous-v0": Config(
+        steps=50_000, hidden_sizes=(64, 64), batch_size=64, noise="ou", noise_theta=0.05, noise_std=0.3
+    ),
     "LunarLanderContinuous-v3": Config(steps=200_000, hidden_sizes=(64, 64), batch_size=64, gamma=0.98),
     "mujoco": Config(steps=1_000_000, learning_starts=10_000),
 }

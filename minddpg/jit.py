@@ -22,8 +22,14 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import lower_builtin, type_callable
 
+from .parts import Part
+
 FloatArray = npt.NDArray[np.floating[Any]]
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+# An update frees megabytes that the next one needs again. glibc would return them to the system in between, at the
+# price of some 400 page faults per update; having freed one large block, it keeps up to twice as much (mallopt(3)).
+np.empty(31 << 20, np.uint8)
 
 KEPT_CACHES = 4  # salted cache directories left in place: this version's and a few before it
 
@@ -105,9 +111,17 @@ def jit(function: Any = None, *, fastmath: Any = False) -> Any:
     try:
         # Numba's default error model checks each division for zero and so keeps Adam from vectorising. Numba's own
         # inlining (inline="always") is not used: with tuples among the arguments, 0.68 compiles it to wrong results.
-        return numba.njit(function, cache=CACHE is not None, error_model="numpy", fastmath=fastmath)
+        compiled = numba.njit(function, cache=CACHE is not None, error_model="numpy", fastmath=fastmath)
     finally:
         numba.config.CACHE_DIR = before
+    if not numba.config.DISABLE_JIT and Part is not None:
+        part = numba.njit(function, error_model="numpy", fastmath=fastmath, pipeline_class=Part)
+        compiled.get_overload = part.get_overload  # what a compiled caller asks for; calls from Python do not
+        compiled.get_call_template = lambda args, kws: part.get_call_template(
+            [types.unliteral(arg) for arg in args],  # one version for f(x, 0) and f(x, i)
+            kws,
+        )
+    return compiled
 
 
 def each(array: FloatArray) -> Iterable[Any]:

@@ -17,6 +17,7 @@ from numba.core.codegen import get_host_cpu_features
 from numba.extending import overload
 
 from .jit import FloatArray, jit
+from .parts import Part
 
 
 def matmul(a: FloatArray, b: FloatArray, out: FloatArray) -> None:
@@ -173,14 +174,9 @@ if not numba.config.DISABLE_JIT:
 
         return signature, codegen
 
-    # The panel is what one pass over a's rows needs of b; kept small, it stays in the fastest cache.
+    OPTIONS = {"pipeline_class": Part} if Part else {}
 
-    @jit
-    def _pack_rows(b, j, panel):
-        """panel[k, c] = b[k, j + c]."""
-        for k in range(panel.shape[0]):
-            for c in range(panel.shape[1]):
-                panel[k, c] = b[k, j + c]
+    # The panel is what one pass over a's rows needs of b; kept small, it stays in the fastest cache.
 
     @jit
     def _pack_columns(b, j, panel):
@@ -206,7 +202,7 @@ if not numba.config.DISABLE_JIT:
             if array.ndim != 2 or array.layout != "C" or array.dtype != a.dtype:
                 raise numba.errors.TypingError(f"matmul needs C-contiguous matrices of one float dtype, not {array}")
 
-    @overload(matmul)
+    @overload(matmul, jit_options=OPTIONS)
     def _matmul(a, b, out):  # type: ignore
         _check(a, b, out)
         width = _panel_width(a)
@@ -223,12 +219,14 @@ if not numba.config.DISABLE_JIT:
                 flat_a, panel = a.reshape(a.size), np.empty((k, width), a.dtype)
                 for p in range((n + width - 1) // width):
                     j = min(p * width, n - width)
-                    _pack_rows(b, j, panel)
+                    for row in range(k):
+                        for c in range(width):  # a constant here, and so vector moves
+                            panel[row, c] = b[row, j + c]
                     _multiply_panel(flat_a, k, 1, panel, out, j)
 
         return compiled
 
-    @overload(matmul_left_transposed)
+    @overload(matmul_left_transposed, jit_options=OPTIONS)
     def _matmul_left_transposed(a, b, out):  # type: ignore
         _check(a, b, out)
         width = _panel_width(a)
@@ -245,12 +243,14 @@ if not numba.config.DISABLE_JIT:
                 flat_a, panel = a.reshape(a.size), np.empty((k, width), a.dtype)
                 for p in range((n + width - 1) // width):
                     j = min(p * width, n - width)
-                    _pack_rows(b, j, panel)
+                    for row in range(k):
+                        for c in range(width):  # a constant here, and so vector moves
+                            panel[row, c] = b[row, j + c]
                     _multiply_panel(flat_a, 1, m, panel, out, j)
 
         return compiled
 
-    @overload(matmul_right_transposed)
+    @overload(matmul_right_transposed, jit_options=OPTIONS)
     def _matmul_right_transposed(a, b, out):  # type: ignore
         _check(a, b, out)
         width = _panel_width(a)

@@ -30,7 +30,9 @@ def test_the_ten_steps_name_lines_that_exist():
         assert code in DDPG.splitlines(), code
 
 
-@pytest.mark.parametrize("name", [m for m in re.findall(r"`(\w+)(?:=\d+)?`", README) if m in Config.__dataclass_fields__])
+@pytest.mark.parametrize(
+    "name", [m for m in re.findall(r"`(\w+)(?:=\d+)?`", README) if m in Config.__dataclass_fields__]
+)
 def test_fields_named_are_fields(name):
     assert name in Config.__dataclass_fields__
 
