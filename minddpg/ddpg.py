@@ -112,13 +112,18 @@ def critic_gradient(
 def actor_gradient(actor: Network, critic: Network, obs: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """loss = -mean_i Q(s_i, mu(s_i)) and its gradient in the actor.    -> dtheta (P,), dact (N, act_dim), q (N,)"""
     n = len(obs)
-    act, actor_cache = actor_forward(actor, obs)  #  1, 2  the batch's states give mu(s), not the replayed action
-    q, critic_cache = critic_forward(critic, obs, act)  #  3  judged by the critic, which has made its own step
-    dq = np.full((n, 1), -1 / n, obs.dtype)  #  8  loss = -mean(q): minus to climb, and the actor's only 1/N
-    dact = backward_to_action(critic, dq, critic_cache)  #  4  -(1/N) dQ/da; no critic weight gets a gradient
-    #                                                       5  no second forward: actor_cache is that pass
-    dz = tanh_backward(dact, act)  #  6, 7  dact . da/dtheta, from the right: through tanh,
-    dtheta = backward_to_weights(actor, dz, actor_cache)  #  then layer by layer; da/dtheta itself is never formed
+    # Steps 1, 2: the batch's states give mu(s), not the replayed action.
+    act, actor_cache = actor_forward(actor, obs)
+    # Step 3: judged by the critic, which has already made its own step.
+    q, critic_cache = critic_forward(critic, obs, act)
+    # Step 8, once and for all: loss = -mean(q). Minus, to climb by descending; 1/N, the actor's only one.
+    dq = np.full((n, 1), -1 / n, obs.dtype)
+    # Step 4: -(1/N) dQ/da. Backward to the action and no further: no critic weight gets a gradient.
+    dact = backward_to_action(critic, dq, critic_cache)
+    # Step 5 would feed the states to the actor again; actor_cache is that pass.
+    # Steps 6, 7: dact . da/dtheta, multiplied from the left, layer by layer; da/dtheta itself is never formed.
+    dz = tanh_backward(dact, act)
+    dtheta = backward_to_weights(actor, dz, actor_cache)
     return dtheta, dact, q
 
 
@@ -138,7 +143,7 @@ def critic_step(learner: Learner, batch: Batch, rates: Rates) -> tuple[float, fl
 def actor_step(learner: Learner, batch: Batch, rates: Rates) -> tuple[float, float]:
     """One Adam step of the actor, uphill on Q.    -> actor_loss, dq_dact_rms"""
     dtheta, dact, q = actor_gradient(learner.actor, learner.critic, batch.obs)
-    adam(learner.actor.params, dtheta, learner.actor_adam, rates.actor_lr)  #  9, 10  only the actor moves
+    adam(learner.actor.params, dtheta, learner.actor_adam, rates.actor_lr)  # steps 9, 10: only the actor moves
     return -q.mean(), len(dact) * np.sqrt(np.mean(dact * dact))
 
 

@@ -212,6 +212,31 @@ def test_a_closed_pipe_is_quiet(capsys, monkeypatch):
     assert cli.main(["eval", "x"]) == 1
 
 
+MODULE = """
+import gymnasium, numpy as np
+class Spoilt(gymnasium.Env):
+    observation_space = action_space = gymnasium.spaces.Box(-1, 1, (1,))
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+    def step(self, action):
+        self.steps += 1
+        return np.zeros(1, np.float32), float("nan") if self.steps == 7 else 0.0, False, self.steps == 20, {}
+gymnasium.register("Spoilt-v0", entry_point=Spoilt)
+"""
+
+
+def test_a_nan_from_an_environment_of_the_users_own_module(capsys, monkeypatch, tmp_path):
+    (tmp_path / "spoilt_module.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    status, _, err = run(capsys, "train", "spoilt_module:Spoilt-v0", *SHORT, "--out", "run")
+    assert status == 2
+    assert "spoilt_module:Spoilt-v0 returned the reward nan at step 7" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def python(*argv, **changes):
     return subprocess.run(
         [sys.executable, *argv], capture_output=True, text=True, env=clean_environment(**changes), timeout=200

@@ -30,8 +30,12 @@ BUGS = {
     "actor: tanh' missing": ("ddpg.py", "dz = tanh_backward(dact, act)", "dz = dact", CHAIN),
     "actor: dQ/da at the replayed action": (
         "ddpg.py",
-        "critic_forward(critic, obs, act)  #",
-        "critic_forward(critic, obs, np.random.default_rng(0).uniform(-1, 1, act.shape).astype(act.dtype))  #",
+        "    dtheta, dact, q = actor_gradient(learner.actor, learner.critic, batch.obs)\n",
+        "    act, actor_cache = actor_forward(learner.actor, batch.obs)\n"
+        "    q, critic_cache = critic_forward(learner.critic, batch.obs, batch.act)\n"
+        "    dq = np.full((len(q), 1), -1 / len(q), q.dtype)\n"
+        "    dact = backward_to_action(learner.critic, dq, critic_cache)\n"
+        "    dtheta = backward_to_weights(learner.actor, tanh_backward(dact, act), actor_cache)\n",
         TWIN,
     ),
     "actor: all-zero gradient": ("ddpg.py", "return dtheta, dact, q", "return 0 * dtheta, dact, q", CHAIN),
