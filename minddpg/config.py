@@ -183,7 +183,16 @@ PRESETS: dict[str, Config] = {
     "MountainCarContinuous-v0": Config(
         steps=50_000, hidden_sizes=(64, 64), batch_size=64, noise="ou", noise_theta=0.05, noise_std=0.3
     ),
-    "LunarLanderContinuous-v3": Config(steps=200_000, hidden_sizes=(64, 64), batch_size=64, gamma=0.98),
+    "LunarLanderContinuous-v3": Config(
+        steps=300_000,
+        hidden_sizes=(64, 64),
+        batch_size=64,
+        actor_lr=5e-4,
+        learning_starts=5_000,
+        noise="ou",
+        noise_std=0.2,
+        final_init=3e-3,
+    ),
     "mujoco": Config(steps=1_000_000, learning_starts=10_000),
 }
 

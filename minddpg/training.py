@@ -129,8 +129,10 @@ def _make(env: EnvironmentLike) -> gymnasium.Env[Any, Any]:
     except gymnasium.error.DependencyNotInstalled as error:
         text = str(error).lower()
         extra = "box2d" if "box2d" in text else "mujoco" if "mujoco" in text else None
-        remedy = f"pip install 'minddpg[{extra}]'" if extra else _first_line(error)
-        raise EnvironmentError(f"{env} needs a package that is not installed: {remedy}") from None
+        remedy = (
+            f"install the extra {extra}, from a checkout: pip install '.[{extra}]'" if extra else _first_line(error)
+        )
+        raise EnvironmentError(f"{env} needs a package that is not installed; {remedy}") from None
     except (gymnasium.error.Error, ImportError, AttributeError, TypeError, ValueError) as error:
         raise EnvironmentError(f"cannot make {env!r}: {_first_line(error)}") from None
 

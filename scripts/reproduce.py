@@ -33,8 +33,7 @@ def interquartile_mean(values):
     return float(ordered @ inside / inside.sum())
 
 
-def run(env, seed):
-    config = minddpg.Config.for_environment(env)
+def run(env, config, seed):
     started = time.perf_counter()
     result = minddpg.train(env, config, seed=seed)
     seconds = time.perf_counter() - started
@@ -58,20 +57,22 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("envs", nargs="+", metavar="ENV")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--steps", type=int, help="environment steps; default: the preset's")
+    parser.add_argument("--out", type=Path, help="keep finished runs in this JSON file")
     args = parser.parse_args()
     rows = json.loads(args.out.read_text()) if args.out and args.out.exists() else []
     print(machine())
     warmup()
     for env in args.envs:
+        config = minddpg.Config.for_environment(env)
+        config = config.replace(steps=args.steps) if args.steps else config
         for seed in range(args.seeds):
-            config = minddpg.Config.for_environment(env).to_dict()
-            if not any((r["env"], r["seed"], r["config"]) == (env, seed, config) for r in rows):
-                rows.append(run(env, seed))
+            if not any((r["env"], r["seed"], r["config"]) == (env, seed, config.to_dict()) for r in rows):
+                rows.append(run(env, config, seed))
                 if args.out:
                     args.out.write_text(json.dumps(rows))
         optimum = optimal_returns(FIRST, STARTS).mean() if env == "Pendulum-v1" else None
-        report(env, [r for r in rows if r["env"] == env and r["config"] == config][: args.seeds], optimum)
+        report(env, [r for r in rows if r["env"] == env and r["config"] == config.to_dict()][: args.seeds], optimum)
 
 
 def report(env, rows, optimum):

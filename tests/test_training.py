@@ -88,9 +88,9 @@ def test_environments_that_do_not_fit_are_named_in_one_line(env, message, tmp_pa
 @pytest.mark.parametrize(
     ("text", "remedy"),
     [
-        ("Box2D is not installed", "minddpg[box2d]"),
-        ("MuJoCo is not installed", "minddpg[mujoco]"),
-        ("x", "installed: x"),
+        ("Box2D is not installed", "'.[box2d]'"),
+        ("MuJoCo is not installed", "'.[mujoco]'"),
+        ("x", "installed; x"),
     ],
 )
 def test_a_missing_extra_is_named(monkeypatch, text, remedy):
