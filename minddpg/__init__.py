@@ -9,12 +9,13 @@ Reading order, the way data flows:
     optim.py        Adam, Polyak averaging
     ddpg.py         the algorithm on one screen; `actor_gradient` answers "how does the actor get its gradient?"
     noise.py        exploration
-    training.py      training and evaluation; the only file that knows Gymnasium
+    training.py     training and evaluation; the only file that knows Gymnasium
     checkpoint.py   the files of a run directory
     gradcheck.py    finite differences against hand-written gradients
     cli.py          `minddpg train`, `minddpg eval`, ...
 
-jit.py and matmul.py hold what makes it fast; nothing in them is needed to understand DDPG.
+jit.py, parts.py and matmul.py hold what makes it fast. Of them you need one thing to read the rest: `for i in each(v):`
+visits every element of v when compiled; as plain NumPy, i is one slice that covers them all.
 """
 
 from importlib import import_module
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
     from .config import Config as Config
     from .config import ConfigError as ConfigError
     from .ddpg import DDPG as DDPG
-    from .ddpg import ShapeError as ShapeError
     from .replay import Batch as Batch
     from .replay import ReplayBuffer as ReplayBuffer
-    from .training import EnvironmentError as EnvironmentError
+    from .replay import ShapeError as ShapeError
+    from .training import EnvError as EnvError
     from .training import TrainingError as TrainingError
     from .training import evaluate as evaluate
     from .training import train as train
@@ -43,10 +44,10 @@ _HOME = {
     "Batch": "replay",
     "ReplayBuffer": "replay",
     "DDPG": "ddpg",
-    "ShapeError": "ddpg",
+    "ShapeError": "replay",
     "train": "training",
     "evaluate": "training",
-    "EnvironmentError": "training",
+    "EnvError": "training",
     "TrainingError": "training",
     "load": "checkpoint",
     "RunError": "checkpoint",

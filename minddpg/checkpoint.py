@@ -1,16 +1,16 @@
-"""The files of a run directory: config.json, progress.csv, agent.npz. No pickles; written whole or not at all.
+"""The files of a run directory. No pickles.
 
-config.json    what was run: environment, seed, shapes, hyperparameters, versions
-progress.csv   one line per finished episode
-agent.npz      every parameter and the optimisers' memory, by the names of DDPG.state_dict()
+- config.json: what was run: environment, seed, shapes, hyperparameters, versions. Written whole or not at all.
+- progress.csv: one line per finished episode, appended as it ends.
+- agent.npz: every parameter and the optimisers' memory, by the names of DDPG.state_dict(). Whole or not at all.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -33,7 +33,7 @@ class RunError(ValueError):
 
 
 class RunInfo(NamedTuple):
-    """What config.json says of a run. env: a Gymnasium id, or the name of a callable."""
+    """What a run was of. env: a Gymnasium id, or the name of the class where a callable made the environment."""
 
     env: str
     seed: int
@@ -47,30 +47,38 @@ class RunDirectory:
 
     def __init__(self, path: str | os.PathLike[str], info: RunInfo):
         self.path = Path(path)
+        self._progress: IO[str] | None = None
+        self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
+        record = {**info._asdict(), "config": info.config.to_dict(), "versions": _versions()}
         try:
             self.path.mkdir(parents=True)
+            _write_whole(self.path / "config.json", json.dumps(record, indent=2).encode() + b"\n")
         except FileExistsError:
             raise RunError(f"{self.path} exists; choose another --out, or remove it") from None
         except OSError as error:
-            raise RunError(f"cannot make {self.path}: {error.strerror}; choose another --out") from None
-        record = {**info._asdict(), "config": info.config.to_dict(), "versions": _versions()}
-        _write_whole(self.path / "config.json", json.dumps(record, indent=2).encode() + b"\n")
-        self._progress: IO[str] | None = None
+            self.discard()
+            raise RunError(f"cannot make {self.path}: {error.strerror or error}; choose another --out") from None
 
     def append(self, row: Mapping[str, float]) -> None:
         """Add a line to progress.csv; the first call writes the header."""
-        if self._progress is None:
-            self._progress = open(self.path / "progress.csv", "x", encoding="utf-8", newline="\n")
-            self._progress.write(",".join(row) + "\n")
-        self._progress.write(",".join("" if value != value else repr(value) for value in row.values()) + "\n")
-        self._progress.flush()
+        path = self.path / "progress.csv"
+        try:
+            if self._progress is None:
+                self._progress = open(path, "x", encoding="utf-8", newline="\n")
+                self._progress.write(",".join(row) + "\n")
+            self._progress.write(",".join("" if value != value else repr(value) for value in row.values()) + "\n")
+            self._progress.flush()
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
     def save(self, agent: DDPG) -> None:
         """Write agent.npz, in place of an earlier one."""
-        with tempfile.TemporaryFile() as buffer:
-            np.savez(buffer, **agent.state_dict())  # type: ignore[arg-type]
-            buffer.seek(0)
-            _write_whole(self.path / "agent.npz", buffer.read())
+        content, path = io.BytesIO(), self.path / "agent.npz"
+        np.savez(content, **agent.state_dict())  # type: ignore[arg-type]
+        try:
+            _write_whole(path, content.getvalue())
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
     def close(self) -> None:
         """Close progress.csv."""
@@ -78,11 +86,13 @@ class RunDirectory:
             self._progress.close()
 
     def discard(self) -> None:
-        """Take back a directory in which nothing worth keeping was written."""
+        """Take back a directory in which nothing worth keeping was written, and the ones made on the way to it."""
         self.close()
-        for file in self.path.iterdir():
-            file.unlink()
-        self.path.rmdir()
+        with suppress(OSError):  # what was not made, or is in use by now, stays
+            for file in self.path.iterdir():
+                file.unlink()
+            for directory in self._made:
+                directory.rmdir()
 
 
 def _versions() -> dict[str, str]:
@@ -95,16 +105,15 @@ def _versions() -> dict[str, str]:
 
 def _write_whole(path: Path, content: bytes) -> None:
     """Write a file that is either complete or not there: to a temporary name, to the disk, then renamed."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -115,15 +124,11 @@ def load_info(directory: str | os.PathLike[str]) -> RunInfo:
         if path.stat().st_size > MAX_JSON:
             raise ValueError("it is too large")
         record = json.loads(path.read_text(encoding="utf-8"))
-        info = RunInfo(
-            str(record["env"]),
-            int(record["seed"]),
-            int(record["obs_dim"]),
-            int(record["act_dim"]),
-            Config.from_dict(record["config"]),
-        )
-        if min(info.obs_dim, info.act_dim) < 1:
-            raise ValueError("a dimension is below 1")
+        env, seed, obs_dim, act_dim = (record[name] for name in ("env", "seed", "obs_dim", "act_dim"))
+        whole = all(type(number) is int for number in (seed, obs_dim, act_dim))
+        if not isinstance(env, str) or not whole or seed < 0 or min(obs_dim, act_dim) < 1:
+            raise ValueError("env, seed, obs_dim or act_dim is not what minddpg writes")
+        info = RunInfo(env, seed, obs_dim, act_dim, Config.from_dict(record["config"]))
     except FileNotFoundError:
         raise RunError(f"{directory} is not a run directory (no config.json); make one with 'minddpg train'") from None
     except OSError as error:
@@ -137,13 +142,15 @@ def load(directory: str | os.PathLike[str]) -> DDPG:
     """The trained agent of a run directory, optimisers included. Raises RunError for a missing or damaged file."""
     info = load_info(directory)
     path = Path(directory) / "agent.npz"
-    agent = DDPG(info.obs_dim, info.act_dim, info.config)
     try:
+        agent = DDPG(info.obs_dim, info.act_dim, info.config)
         agent.load_state_dict(_read_npz(path, agent.state_dict()))
     except FileNotFoundError:
-        raise RunError(f"{directory} holds no agent.npz: that run has not finished") from None
+        raise RunError(f"{directory} holds no agent.npz: that run has not finished, or has diverged") from None
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from None
+    except (OverflowError, MemoryError):
+        raise RunError(f"{directory}/config.json is damaged (it asks for more memory than there is)") from None
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise RunError(f"{path} is damaged ({_first_line(error)}); restore it or train again") from None
     return agent

@@ -18,7 +18,7 @@ from .config import PRESETS, Config, ConfigError, preset_name
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from .training import Row
+    from .training import EpisodeRow
 
 DEFAULT_ENV = "Pendulum-v1"
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
@@ -37,6 +37,8 @@ def _fail(message: str) -> NoReturn:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line.    -> exit status: 0 done, 2 bad input (one line on stderr), 130 interrupted"""
     args = _parser().parse_args(argv)
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # where python itself looks first: for module:Env-v0 with a module of the user's
     try:
         return int(args.run(args))
     except KeyboardInterrupt:
@@ -47,9 +49,9 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except (ValueError, ArithmeticError, MemoryError) as error:
         from .checkpoint import RunError
-        from .training import EnvironmentError, TrainingError
+        from .training import EnvError, TrainingError
 
-        if isinstance(error, (ConfigError, RunError, EnvironmentError, TrainingError)):
+        if isinstance(error, (ConfigError, RunError, EnvError, TrainingError)):
             _fail(str(error))
         if isinstance(error, MemoryError):
             _fail(f"not enough memory ({error}); lower --buffer-size")
@@ -62,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="minddpg",
+        allow_abbrev=False,
         description="DDPG from scratch on NumPy, Numba and Gymnasium; every gradient by hand, named and checked.",
         epilog="Start with 'minddpg train': it learns Pendulum-v1 in seconds and shows the result.",
     )
@@ -70,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser(
         "train",
+        allow_abbrev=False,
         help="train an agent, save it, evaluate it",
         description="Train an agent on a Gymnasium environment with continuous actions, save it, evaluate it.",
         epilog="Examples: 'minddpg train', 'minddpg train MountainCarContinuous-v0 --seed 1', "
@@ -157,7 +161,7 @@ def _value(field: dataclasses.Field[Any]) -> Any:
     def parse(text: str) -> Any:
         try:
             if kind.startswith("tuple"):
-                return tuple(int(part) for part in text.split(",") if part.strip())
+                return tuple(int(part) for part in text.split(","))
             if kind == "int":
                 return int(float(text)) if float(text).is_integer() else int(text)
             if "None" in kind and text.lower() == "none":
@@ -177,10 +181,10 @@ def _value(field: dataclasses.Field[Any]) -> Any:
 def _train(args: argparse.Namespace) -> int:
     changes = {n.removeprefix("config_"): value for n, value in vars(args).items() if n.startswith("config_")}
     config = Config.preset(args.preset or "default").replace(**changes)  # wrong values first: they show at once
-    if args.out and Path(args.out).exists():
+    if args.out is not None and Path(args.out).exists():
         _fail(f"{args.out} exists; choose another --out, or remove it")
 
-    from .replay import ReplayBuffer
+    from .replay import replay_nbytes
     from .training import Environment, evaluate, train
 
     environment = Environment(args.env)  # what is wrong with it shows before anything is compiled
@@ -189,14 +193,14 @@ def _train(args: argparse.Namespace) -> int:
     name = args.preset or preset_name(env) or "default"
     config = Config.preset(name).replace(**changes)
     capacity = min(config.buffer_size, config.steps)
-    replay_bytes = ReplayBuffer(capacity, obs_dim, act_dim, config.dtype).nbytes
+    nbytes = replay_nbytes(capacity, obs_dim, act_dim, config.dtype)
     print(
         f"{env}: {obs_dim} observations, {act_dim} action{'s' if act_dim > 1 else ''}; "
         f"preset {name}, seed {args.seed}, {config.steps:,} steps\n"
-        f"replay memory: {capacity:,} transitions, {_megabytes(replay_bytes)}"
+        f"replay memory: {capacity:,} transitions, {_megabytes(nbytes)}"
     )
     _compile(config.dtype, quietly=True)
-    out = Path(args.out) if args.out else _free_directory(env, args.seed)
+    out = Path(args.out) if args.out is not None else _free_directory(env, args.seed)
     report = None if args.quiet else _Progress(config.steps)
     started = time.perf_counter()
     try:
@@ -224,6 +228,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     info = load_info(args.directory)
     agent = load(args.directory)
     env = args.env or info.env
+    if not args.env and "-v" not in env and ":" not in env:
+        _fail(f"{args.directory} was trained from Python on {env}; name an environment with --env")
     if not args.json:
         _compile(info.config.dtype, quietly=True)
     returns = evaluate(agent, env, args.episodes, args.seed)
@@ -236,12 +242,18 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 def _compile(dtype: str, quietly: bool = False) -> int:
     """Compile; says so when it takes long. quietly: say nothing where nothing is left to do."""
-    from .ddpg import warmup
-    from .jit import is_warm
+    from numba import config
 
+    from .ddpg import warmup
+    from .jit import CACHE, is_warm
+
+    if config.DISABLE_JIT:
+        print("NUMBA_DISABLE_JIT is set: running as plain NumPy, slowly")
+        return 0
     if is_warm(dtype) and quietly:
         return 0
-    print(f"compiling for {dtype} (first run of this version on this machine, under a minute) ...", end="", flush=True)
+    why = "first run of this version on this machine" if CACHE else "at every run: no cache directory can be written"
+    print(f"compiling for {dtype} ({why}, under a minute) ...", end="", flush=True)
     started = time.perf_counter()
     warmup(dtype)
     print(f" {time.perf_counter() - started:.1f} s")
@@ -293,7 +305,7 @@ class _Progress:
     def __init__(self, steps: int):
         self.steps, self.started, self.shown, self.at = steps, time.perf_counter(), 0.0, 0
         self.bar: Any = None
-        self.interval = 2.0 if sys.stderr.isatty() else 10.0  # seconds between plain lines
+        self.interval = 1.0  # seconds to the first plain line; then twice as long each time, up to 10
         if sys.stderr.isatty():
             try:
                 from tqdm import tqdm
@@ -302,7 +314,7 @@ class _Progress:
             else:
                 self.bar = tqdm(total=steps, unit="step", dynamic_ncols=True, leave=False)
 
-    def __call__(self, step: int, history: list[Row]) -> None:
+    def __call__(self, step: int, history: list[EpisodeRow]) -> None:
         if step % 64 and step != self.steps:
             return
         elapsed = time.perf_counter() - self.started
@@ -314,7 +326,7 @@ class _Progress:
         elif elapsed - self.shown > self.interval:
             left = (self.steps - step) * (elapsed - self.shown) / max(1, step - self.at)
             speed = (step - self.at) / (elapsed - self.shown)
-            self.shown, self.at = elapsed, step
+            self.shown, self.at, self.interval = elapsed, step, min(10.0, 2 * self.interval)
             print(
                 f"step {step:,} of {self.steps:,}, episode {len(history):,}, {self._last(history)}, "
                 f"{speed:,.0f} steps/s, {left:.0f} s left",
@@ -323,7 +335,7 @@ class _Progress:
             )
 
     @staticmethod
-    def _last(history: list[Row]) -> str:
+    def _last(history: list[EpisodeRow]) -> str:
         last = [row["return"] for row in history[-10:]]
         return f"last {len(last)} returns {sum(last) / len(last):.1f}" if last else "no episode finished yet"
 

@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+
+MOST = 10**15  # of anything that is counted: enough for all machines, and small enough for every computation
+MOST_UNITS = 1_000_000  # of a layer
 
 
 class ConfigError(ValueError):
@@ -40,7 +45,8 @@ class Config:
         1_000_000, "transitions the replay keeps; usual: 100,000 to 1,000,000; paper: 1,000,000"
     )
     learning_starts: int = _setting(
-        1_000, "steps with uniform random actions before the first update; usual: 1,000 to 25,000; paper: none"
+        1_000,
+        "steps with uniform random actions before the first update; usual: 1,000 to 25,000; paper: not stated, 64 here",
     )
     update_every: int = _setting(1, "environment steps between updates; usual: 1; paper: 1")
     updates_per_step: int = _setting(1, "updates made each time updates are made; usual: 1; paper: 1")
@@ -93,18 +99,23 @@ class Config:
 
     def _integer(self, name: str, least: int) -> None:
         value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ConfigError(f"{name} must be a whole number, {least} or more, not {value!r}")
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= int(value) <= MOST:
+            raise ConfigError(f"{name} must be a whole number, {least} or more (and at most {MOST:g}), not {value!r}")
+        object.__setattr__(self, name, int(value))
 
     def _number(
         self, name: str, low: float, high: float = math.inf, open_low: bool = False, open_high: bool = False
     ) -> None:
         value = getattr(self, name)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if number:
+            with suppress(OverflowError):  # a whole number beyond all floats stays what it is, and out of range
+                value = float(value)
+            number = isinstance(value, float) and math.isfinite(value)
         if not number or not low <= value <= high or (open_low and value == low) or (open_high and value == high):
             interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high or high == math.inf else ']'}"
             raise ConfigError(f"{name} must be a number in {interval}, not {value!r}")
-        object.__setattr__(self, name, float(value))
+        object.__setattr__(self, name, value)
 
     def _choice(self, name: str, allowed: tuple[str, ...]) -> None:
         if getattr(self, name) not in allowed:
@@ -169,9 +180,9 @@ def _sizes(value: Any) -> tuple[int, ...]:
     except TypeError:
         sizes = (value,)
     for size in sizes:
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ConfigError(f"hidden_sizes must be whole numbers, 1 or more each, not {value!r}")
-    return sizes
+        if isinstance(size, bool) or not isinstance(size, numbers.Integral) or not 1 <= int(size) <= MOST_UNITS:
+            raise ConfigError(f"hidden_sizes must be whole numbers from 1 to {MOST_UNITS:,} each, not {value!r}")
+    return tuple(int(size) for size in sizes)
 
 
 PRESETS: dict[str, Config] = {
@@ -201,7 +212,7 @@ MUJOCO = ("Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "Invert
 
 
 def preset_name(env: str) -> str | None:
-    """The name of the preset for an environment id, None where none was measured: 'Pendulum-v1' -> 'Pendulum-v1'."""
-    if env in PRESETS:
+    """The name of the preset for an environment id, None where there is none: 'HalfCheetah-v5' -> 'mujoco'."""
+    if env in PRESETS and "-v" in env:
         return env
     return "mujoco" if env.split("-v")[0] in MUJOCO else None

@@ -5,6 +5,8 @@ The objective is J(theta) = mean_i Q(s_i, mu_theta(s_i)), to be maximised. Its g
     dJ/dtheta = mean_i  dQ(s_i, a)/da |_{a = mu(s_i)}  .  dmu(s_i)/dtheta
 
 and `actor_gradient` below is that line, with the ten steps people are taught marked in it.
+
+`for i in each(v):` visits every element of v when compiled; as plain NumPy, i is one slice that covers them all.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .config import Config
+from .config import Config, ConfigError
 from .jit import FloatArray, each, jit, mark_warm
 from .layers import squared_error, tanh_backward
 from .networks import (
@@ -31,7 +33,7 @@ from .networks import (
     weight,
 )
 from .optim import Adam, adam, new_adam, polyak
-from .replay import Batch, ReplayBuffer, gather
+from .replay import Batch, ReplayBuffer, ShapeError, gather
 
 
 class Learner(NamedTuple):
@@ -96,7 +98,7 @@ def add_weight_decay(critic: Network, dparams: FloatArray, weight_decay: float) 
 def critic_gradient(
     critic: Network, obs: FloatArray, act: FloatArray, target_q: FloatArray, weight_decay: float
 ) -> tuple[float, FloatArray, FloatArray]:
-    """loss = mean_i (Q(s_i, a_i) - y_i)^2 and its gradient.    -> loss, dparams (P,), q (N,)"""
+    """loss = mean_i (Q(s_i, a_i) - y_i)^2; its gradient, with the weight decay's.    -> loss, dparams (P,), q (N,)"""
     q, cache = critic_forward(critic, obs, act)
     loss, dq = squared_error(q, target_q)
     dparams = backward_to_weights(critic, dq.reshape(len(dq), 1), cache)
@@ -122,7 +124,7 @@ def actor_gradient(actor: Network, critic: Network, obs: FloatArray) -> tuple[Fl
     dact = backward_to_action(critic, dq, critic_cache)
     # Step 5 would feed the states to the actor again; actor_cache is that pass.
     # Steps 6, 7: dact . da/dtheta, multiplied from the left, layer by layer; da/dtheta itself is never formed.
-    dz = tanh_backward(dact, act)
+    dz = tanh_backward(dact, act)  # below the tanh
     dtheta = backward_to_weights(actor, dz, actor_cache)
     return dtheta, dact, q
 
@@ -143,8 +145,10 @@ def critic_step(learner: Learner, batch: Batch, rates: Rates) -> tuple[float, fl
 def actor_step(learner: Learner, batch: Batch, rates: Rates) -> tuple[float, float]:
     """One Adam step of the actor, uphill on Q.    -> actor_loss, dq_dact_rms"""
     dtheta, dact, q = actor_gradient(learner.actor, learner.critic, batch.obs)
-    adam(learner.actor.params, dtheta, learner.actor_adam, rates.actor_lr)  # steps 9, 10: only the actor moves
-    return -q.mean(), len(dact) * np.sqrt(np.mean(dact * dact))
+    # Steps 9, 10: the actor alone moves, and mean(q) rises.
+    adam(learner.actor.params, dtheta, learner.actor_adam, rates.actor_lr)
+    dq_dact_rms = np.sqrt(np.mean(dact * dact)) * len(dact)  # dact is -(1/N) dQ/da
+    return -q.mean(), dq_dact_rms
 
 
 @jit
@@ -168,19 +172,18 @@ def policy(actor: Network, obs: FloatArray) -> FloatArray:
 # --- the agent --------------------------------------------------------------------------------------------------------
 
 
-class ShapeError(ValueError):
-    """An array whose shape does not fit; the message names it and both shapes."""
-
-
 class DDPG:
     """An actor, a critic, their target networks and optimisers.
 
     obs_dim, act_dim: length of one observation and of one action. config: hyperparameters. seed: of the initial
-    parameters. Actions are in [-1, 1]; scaling to an environment's bounds is the caller's (see training.py).
+    parameters. Actions are in [-1, 1]; scaling to an environment's bounds is the caller's (see training.py). Raises
+    ShapeError for a dimension below 1, ConfigError for a negative seed.
     """
 
     def __init__(self, obs_dim: int, act_dim: int, config: Config | None = None, seed: int = 0):
         config = config or Config()
+        if min(obs_dim, act_dim) < 1:
+            raise ShapeError(f"obs_dim and act_dim must be 1 or more, not {obs_dim} and {act_dim}")
         rng = random_streams(seed).parameters
         actor = new_actor(obs_dim, act_dim, config.hidden_sizes, config.final_init, config.dtype, rng)
         critic = new_critic(
@@ -190,6 +193,7 @@ class DDPG:
         self.learner = Learner(
             actor, critic, copy_network(actor), copy_network(critic), new_adam(actor.params), new_adam(critic.params)
         )
+        self.updates = 0  # made by this object
         self._rates = Rates(config.gamma, config.tau, config.actor_lr, config.critic_lr, config.critic_weight_decay)
 
     @property
@@ -222,7 +226,7 @@ class DDPG:
 
     def update(self, batch: Batch) -> Losses:
         """One full update: critic step, actor step, both target networks. Raises ShapeError."""
-        n = len(batch.rew)
+        n = np.size(batch.rew)
         obs, act = self._array("batch.obs", batch.obs), self._array("batch.act", batch.act)
         rew, next_obs = self._array("batch.rew", batch.rew), self._array("batch.next_obs", batch.next_obs)
         checked = Batch(obs, act, rew, next_obs, np.require(batch.terminated, bool, ["C", "W"]))
@@ -230,12 +234,27 @@ class DDPG:
         for name, array, shape in zip(Batch._fields, checked, shapes, strict=True):
             if array.shape != shape or n == 0:
                 raise ShapeError(f"batch.{name} has shape {array.shape}, but must be {shape}, one row or more")
-        return update(self.learner, checked, np.arange(n), self._rates)
+        return self._update(checked, np.arange(n))
 
     def update_from(self, replay: ReplayBuffer, rng: np.random.Generator) -> Losses:
         """One full update from a batch drawn from the replay, in one compiled call."""
-        indices = replay.draw(self.config.batch_size, rng)
-        return update(self.learner, replay.transitions, indices, self._rates)
+        stored = replay.transitions
+        fits = (stored.obs.shape[1], stored.act.shape[1]) == (self.obs_dim, self.act_dim)
+        if not fits or stored.obs.dtype != self.config.dtype:
+            raise ShapeError(
+                f"the replay holds {stored.obs.dtype} obs (N, {stored.obs.shape[1]}), act (N, {stored.act.shape[1]}), "
+                f"but the agent needs {self.config.dtype} obs (N, {self.obs_dim}), act (N, {self.act_dim})"
+            )
+        return self._update(stored, replay.draw(self.config.batch_size, rng))
+
+    def _update(self, transitions: Batch, indices: npt.NDArray[np.int64]) -> Losses:
+        losses = update(self.learner, transitions, indices, self._rates)
+        self.updates += 1
+        return Losses(*map(float, losses))
+
+    def is_finite(self) -> bool:
+        """Whether every parameter and moment is a finite number."""
+        return all(bool(np.isfinite(view).all()) for view in self._views().values())
 
     def state_dict(self) -> dict[str, npt.NDArray[Any]]:
         """Copies by name: "actor.0.weight" (in, out), "critic.1.bias" (out,), "target_actor.*", "actor_adam.m", ..."""
@@ -251,8 +270,11 @@ class DDPG:
             value = np.asarray(state[name])
             if value.shape != view.shape:
                 raise ShapeError(f"{name} has shape {value.shape}, but must be {view.shape}")
-            if value.dtype.kind not in "fiu" or not np.isfinite(value).all():
-                raise ValueError(f"{name} must hold finite numbers only")
+            with np.errstate(over="ignore"):
+                if value.dtype.kind not in "fiu" or not np.isfinite(value.astype(view.dtype)).all():
+                    raise ValueError(f"{name} must hold finite numbers only")
+            if name.endswith((".v", ".t")) and value.min() < 0:
+                raise ValueError(f"{name} must not be negative")
         for name, view in views.items():
             view[...] = state[name]
 
@@ -270,20 +292,26 @@ class DDPG:
             raise ShapeError(f"{name} must be an array of numbers: {error}") from None
 
 
+def checked_seed(seed: int) -> int:
+    """The seed as an int. Raises ConfigError for what is none."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ConfigError(f"seed must be a whole number, 0 or more, not {seed!r}")
+    return int(seed)
+
+
 class RandomStreams(NamedTuple):
     """One Generator per purpose, all from one seed: using more of one does not move the others."""
 
     parameters: np.random.Generator
     replay: np.random.Generator
-    actions: np.random.Generator
+    warmup: np.random.Generator  # the uniform actions before the first update
     noise: np.random.Generator
     environment: np.random.Generator
-    evaluation: np.random.Generator
 
 
 def random_streams(seed: int) -> RandomStreams:
-    """Independent Generators from one seed."""
-    children = np.random.SeedSequence(seed).spawn(len(RandomStreams._fields))
+    """Independent Generators from one seed. Evaluation has none: its starts are named by their own seeds."""
+    children = np.random.SeedSequence(checked_seed(seed)).spawn(len(RandomStreams._fields))
     return RandomStreams(*(np.random.default_rng(child) for child in children))
 
 

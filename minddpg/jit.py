@@ -12,12 +12,14 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import numba
 import numpy as np
 import numpy.typing as npt
+from llvmlite.binding import get_host_cpu_name
 from numba import types
 from numba.core import cgutils
 from numba.extending import lower_builtin, type_callable
@@ -162,10 +164,17 @@ if not numba.config.DISABLE_JIT:
 
 def is_warm(dtype: str) -> bool:
     """Whether compiled code for this dtype is in the cache (or none is needed)."""
-    return bool(numba.config.DISABLE_JIT) or (CACHE is not None and (CACHE / f"{dtype}.warm").exists())
+    return bool(numba.config.DISABLE_JIT) or (CACHE is not None and _flag(CACHE, dtype).exists())
 
 
 def mark_warm(dtype: str) -> None:
     """Remember that everything has been compiled for this dtype."""
     if CACHE is not None:
-        (CACHE / f"{dtype}.warm").touch()
+        with suppress(OSError):
+            _flag(CACHE, dtype).touch()
+
+
+def _flag(cache: Path, dtype: str) -> Path:
+    """Numba compiles anew for each version of itself and of Python, and for each CPU."""
+    cpu = numba.config.CPU_NAME or get_host_cpu_name()
+    return cache / f"{dtype}-numba{numba.__version__}-py{sys.version_info.major}.{sys.version_info.minor}-{cpu}.warm"

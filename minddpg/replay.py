@@ -47,6 +47,15 @@ def gather(transitions: Batch, indices: npt.NDArray[np.int64]) -> Batch:
     return batch
 
 
+class ShapeError(ValueError):
+    """An array whose shape does not fit; the message names it and both shapes."""
+
+
+def replay_nbytes(capacity: int, obs_dim: int, act_dim: int, dtype: str = "float32") -> int:
+    """Memory of a full ring, in bytes: two observations, an action, a reward and a bool per transition."""
+    return capacity * ((2 * obs_dim + act_dim + 1) * np.dtype(dtype).itemsize + 1)
+
+
 class ReplayBuffer:
     """A ring of the last `capacity` transitions in arrays made once; the oldest is overwritten first."""
 
@@ -73,8 +82,15 @@ class ReplayBuffer:
     def add(
         self, obs: npt.ArrayLike, act: npt.ArrayLike, rew: float, next_obs: npt.ArrayLike, terminated: bool
     ) -> None:
-        """Copy one transition in. obs, next_obs (obs_dim,); act (act_dim,) in [-1, 1]."""
+        """Copy one transition in. obs, next_obs (obs_dim,); act (act_dim,) in [-1, 1]. Raises ShapeError."""
         i, ring = self._next, self.transitions
+        for name, value, row in (
+            ("obs", obs, ring.obs[i]),
+            ("act", act, ring.act[i]),
+            ("next_obs", next_obs, ring.obs[i]),
+        ):
+            if np.shape(value) != row.shape:
+                raise ShapeError(f"{name} has shape {np.shape(value)}, but must be {row.shape}")
         ring.obs[i] = obs
         ring.act[i] = act
         ring.rew[i] = rew

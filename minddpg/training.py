@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,16 +23,16 @@ import numpy.typing as npt
 
 from .checkpoint import RunDirectory, RunInfo
 from .config import Config, ConfigError
-from .ddpg import DDPG, Losses, random_streams
+from .ddpg import DDPG, Losses, checked_seed, random_streams
 from .jit import FloatArray
 from .noise import new_noise
 from .replay import ReplayBuffer
 
 EnvironmentLike = str | Callable[[], "gymnasium.Env[Any, Any]"]
-Row = dict[str, float]
+EpisodeRow = dict[str, float]  # step, episode, return, length, the means of Losses over its updates, seconds
 
 
-class EnvironmentError(ValueError):
+class EnvError(ValueError):
     """An environment that cannot be made, or that returned something unusable; the message is one line."""
 
 
@@ -52,7 +53,7 @@ class Environment:
             self.name = type(self._env.unwrapped).__name__
         else:  # with its version, even if it was asked for without, so that a run says what it was
             self.name = env if ":" in env or self._env.spec is None else self._env.spec.id
-        self._dtype = dtype
+        self.dtype = dtype
         self._steps = 0
         try:
             self._check_spaces()
@@ -63,23 +64,23 @@ class Environment:
     def _check_spaces(self) -> None:
         obs_space, act_space = self._env.observation_space, self._env.action_space
         if not isinstance(act_space, gymnasium.spaces.Box) or act_space.dtype.kind != "f":
-            raise EnvironmentError(
+            raise EnvError(
                 f"{self.name} has the action space {_short(act_space)}; DDPG needs a Box of floats (continuous actions)"
             )
         if not isinstance(obs_space, gymnasium.spaces.Box):
-            raise EnvironmentError(
+            raise EnvError(
                 f"{self.name} has the observation space {_short(obs_space)}; minddpg needs a Box "
                 "(gymnasium.wrappers.FlattenObservation makes one of a Dict or Tuple)"
             )
         self._low = act_space.low.astype(np.float64).ravel()
         self._high = act_space.high.astype(np.float64).ravel()
         if not (np.isfinite(self._low).all() and np.isfinite(self._high).all()):
-            raise EnvironmentError(
+            raise EnvError(
                 f"{self.name} has an unbounded action space; give it bounds with gymnasium.wrappers.RescaleAction"
             )
         self.obs_dim, self.act_dim = math.prod(obs_space.shape), math.prod(act_space.shape)
         if self.obs_dim == 0 or self.act_dim == 0:
-            raise EnvironmentError(f"{self.name} has observations or actions of no elements; there is nothing to learn")
+            raise EnvError(f"{self.name} has observations or actions of no elements; there is nothing to learn")
         self._act_space = act_space
 
     def reset(self, seed: int | None = None) -> FloatArray:
@@ -94,18 +95,27 @@ class Environment:
         space = self._act_space
         obs, rew, terminated, truncated, _ = self._env.step(scaled.astype(space.dtype).reshape(space.shape))
         try:
-            number = float(rew)
+            number = float(np.asarray(rew).item())
         except (TypeError, ValueError):
             number = math.nan
         if not math.isfinite(number):
-            raise EnvironmentError(f"{self.name} returned the reward {rew!r} at step {self._steps}; it must be finite")
+            raise EnvError(
+                f"{self.name} returned the reward {rew!r} at step {self._steps}; it must be one finite number"
+            )
         return self._observation(obs), number, bool(terminated), bool(truncated)
 
     def _observation(self, obs: Any) -> FloatArray:
-        array = np.asarray(obs, self._dtype).reshape(-1)
+        try:  # a copy: environments may return the same array again, with other numbers in it
+            with np.errstate(over="ignore"):
+                array = np.array(obs, self.dtype).reshape(-1)
+        except (TypeError, ValueError):
+            raise EnvError(
+                f"{self.name} returned the observation {_short(obs)} at step {self._steps}; it must be all numbers"
+            ) from None
         if array.size != self.obs_dim or not np.isfinite(array).all():
-            what = "with a NaN or infinity" if array.size == self.obs_dim else f"of {array.size} numbers"
-            raise EnvironmentError(
+            too_large = f"with a NaN, an infinity or a number too large for {self.dtype}"
+            what = too_large if array.size == self.obs_dim else f"of {array.size} numbers"
+            raise EnvError(
                 f"{self.name} returned an observation {what} at step {self._steps}; "
                 f"it must be {self.obs_dim} finite numbers"
             )
@@ -119,22 +129,26 @@ class Environment:
 def _make(env: EnvironmentLike) -> gymnasium.Env[Any, Any]:
     if not isinstance(env, str):
         if not callable(env):
-            raise EnvironmentError(f"env must be an environment id or a callable that makes one, not {env!r}")
+            raise EnvError(f"env must be an environment id or a callable that makes one, not {env!r}")
         made = env()
         if not isinstance(made, gymnasium.Env):
-            raise EnvironmentError(f"the callable that should make an environment made {made!r}")
+            raise EnvError(f"the callable that should make an environment made {made!r}")
         return made
     try:
-        return gymnasium.make(env, disable_env_checker=True)  # what it would check, Environment checks at every step
+        with warnings.catch_warnings(record=True) as caught:  # where it fails, one line says why
+            made = gymnasium.make(env, disable_env_checker=True)  # Environment checks what training needs
     except gymnasium.error.DependencyNotInstalled as error:
         text = str(error).lower()
         extra = "box2d" if "box2d" in text else "mujoco" if "mujoco" in text else None
         remedy = (
             f"install the extra {extra}, from a checkout: pip install '.[{extra}]'" if extra else _first_line(error)
         )
-        raise EnvironmentError(f"{env} needs a package that is not installed; {remedy}") from None
-    except (gymnasium.error.Error, ImportError, AttributeError, TypeError, ValueError) as error:
-        raise EnvironmentError(f"cannot make {env!r}: {_first_line(error)}") from None
+        raise EnvError(f"{env} needs a package that is not installed; {remedy}") from None
+    except Exception as error:  # whatever the code of an environment, or of the module it is in, raises
+        raise EnvError(f"cannot make {env!r}: {_first_line(error)}") from None
+    for warning in caught:
+        warnings.warn(str(warning.message), warning.category, stacklevel=4)
+    return made
 
 
 def _first_line(error: BaseException) -> str:
@@ -153,7 +167,7 @@ class TrainResult:
     """agent: as trained. history: a dict per finished episode (the columns of progress.csv). interrupted: by Ctrl-C."""
 
     agent: DDPG
-    history: list[Row]
+    history: list[EpisodeRow]
     steps: int
     interrupted: bool
 
@@ -164,7 +178,7 @@ def train(
     steps: int | None = None,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
-    progress: Callable[[int, list[Row]], None] | None = None,
+    progress: Callable[[int, list[EpisodeRow]], None] | None = None,
 ) -> TrainResult:
     """Train a new agent on an environment.
 
@@ -174,24 +188,30 @@ def train(
     out: directory for config.json, progress.csv and agent.npz, which must not exist; None writes nothing.
     progress: called after every step with the steps made and the history so far.
 
-    Ctrl-C stops after the current step and still writes the agent. Raises EnvironmentError, ConfigError, RunError,
-    and TrainingError where the numbers are no longer finite.
+    Ctrl-C stops after the current step and still writes the agent. Raises ConfigError, RunError, EnvError for an
+    environment that does not fit or returns something unusable, TrainingError where the numbers are no longer finite.
+    An error before the first update leaves no directory, a later one keeps it, with the agent as long as it is finite.
     """
-    if config is None:
-        config = Config.for_environment(env) if isinstance(env, str) else Config()
+    seed = checked_seed(seed)
+    environment = Environment(env)
+    try:
+        if config is None:
+            config = Config.for_environment(environment.name)
+        config = _checked_steps(config, steps)
+        environment.dtype = config.dtype
+        return _train(environment, config, seed, out, progress)
+    finally:
+        environment.close()
+
+
+def _checked_steps(config: Config, steps: int | None) -> Config:
     if steps is not None:
         config = config.replace(steps=steps)
     if config.learning_starts >= config.steps:
         raise ConfigError(
             f"learning_starts {config.learning_starts} leaves nothing of {config.steps} steps to learn; lower it"
         )
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ConfigError(f"seed must be a whole number, 0 or more, not {seed!r}")
-    environment = Environment(env, config.dtype)
-    try:
-        return _train(environment, config, seed, out, progress)
-    finally:
-        environment.close()
+    return config
 
 
 def _train(
@@ -199,22 +219,29 @@ def _train(
     config: Config,
     seed: int,
     out: str | os.PathLike[str] | None,
-    progress: Callable[[int, list[Row]], None] | None,
+    progress: Callable[[int, list[EpisodeRow]], None] | None,
 ) -> TrainResult:
     agent = DDPG(environment.obs_dim, environment.act_dim, config, seed)
     info = RunInfo(environment.name, seed, agent.obs_dim, agent.act_dim, config)
     directory = RunDirectory(out, info) if out is not None else None
-    history: list[Row] = []
+    history: list[EpisodeRow] = []
     try:
         with stop_on_signal() as stop:
             step = _run(environment, agent, seed, directory, history, progress, stop)
+        if not agent.is_finite():
+            raise TrainingError("a parameter is no longer finite after the last update; lower critic_lr and actor_lr")
         if directory:
             directory.save(agent)
-    except BaseException:
-        if directory and history:
-            directory.save(agent)
-        elif directory:
+    except BaseException as error:
+        if directory and agent.updates == 0:
             directory.discard()
+        elif directory:
+            kept = "the run so far"
+            if agent.is_finite():
+                directory.save(agent)
+                kept = "the agent so far"
+            if isinstance(error, (EnvError, TrainingError)):
+                error.args = (f"{error}; {kept} is kept in {directory.path}",)
         raise
     finally:
         if directory:
@@ -227,8 +254,8 @@ def _run(
     agent: DDPG,
     seed: int,
     directory: RunDirectory | None,
-    history: list[Row],
-    progress: Callable[[int, list[Row]], None] | None,
+    history: list[EpisodeRow],
+    progress: Callable[[int, list[EpisodeRow]], None] | None,
     stop: threading.Event,
 ) -> int:
     """The training loop.    -> steps made"""
@@ -242,7 +269,7 @@ def _run(
     while step < config.steps and not stop.is_set():
         step += 1
         if step <= config.learning_starts:
-            act = streams.actions.uniform(-1.0, 1.0, agent.act_dim)
+            act = streams.warmup.uniform(-1.0, 1.0, agent.act_dim)
         else:
             act = np.clip(agent.act(obs) + noise.sample(), -1.0, 1.0)
         next_obs, rew, terminated, truncated = environment.step(act)
@@ -260,7 +287,7 @@ def _run(
 
         if terminated or truncated:
             mean = Losses(*np.mean(losses, axis=0).tolist()) if losses else Losses(*[math.nan] * len(Losses._fields))
-            row: Row = {
+            row: EpisodeRow = {
                 "step": step,
                 "episode": len(history) + 1,
                 "return": episode_return,
@@ -295,28 +322,41 @@ def stop_on_signal() -> Iterator[threading.Event]:
 
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, request_stop)
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):  # as in a shell's background jobs
+                before[number] = signal.signal(number, request_stop)
         yield stop
     finally:
         for earlier, handler in before.items():
             signal.signal(earlier, handler)
 
 
-def evaluate(agent: DDPG, env: EnvironmentLike, episodes: int = 10, seed: int = 0) -> npt.NDArray[np.float64]:
-    """Returns (episodes,) of the policy without noise, undiscounted. Episode i starts from reset(seed=seed + i)."""
+def evaluate(
+    agent: DDPG, env: EnvironmentLike, episodes: int = 10, seed: int = 0, max_steps: int = 100_000
+) -> npt.NDArray[np.float64]:
+    """Returns (episodes,) of the policy without noise, undiscounted. Episode i starts from reset(seed=seed + i).
+
+    max_steps: an episode that takes longer is an error, since it may never end. Raises ConfigError, EnvError.
+    """
     if episodes < 1:
         raise ConfigError(f"episodes must be 1 or more, not {episodes}")
+    seed = checked_seed(seed)
     environment = Environment(env, agent.config.dtype)
     try:
         if (environment.obs_dim, environment.act_dim) != (agent.obs_dim, agent.act_dim):
-            raise EnvironmentError(
+            raise EnvError(
                 f"{environment.name} has {environment.obs_dim} observations and {environment.act_dim} actions, "
                 f"but the agent was made for {agent.obs_dim} and {agent.act_dim}"
             )
         returns = np.zeros(episodes)
         for episode in range(episodes):
-            obs, over = environment.reset(seed=seed + episode), False
+            obs, over, step = environment.reset(seed=seed + episode), False, 0
             while not over:
+                step += 1
+                if step > max_steps:
+                    raise EnvError(
+                        f"{environment.name} has not ended an episode in {max_steps:,} steps; "
+                        "give it a time limit with gymnasium.wrappers.TimeLimit"
+                    )
                 obs, rew, terminated, truncated = environment.step(agent.act(obs))
                 returns[episode] += rew
                 over = terminated or truncated

@@ -1,6 +1,6 @@
 """The learning results in the README: train the preset with several seeds, evaluate on fixed starts, print every run.
 
-    python scripts/reproduce.py Pendulum-v1 MountainCarContinuous-v0 [--seeds 10] [--out results.json]
+    python scripts/reproduce.py Pendulum-v1 MountainCarContinuous-v0 [--seeds 10] [--steps N] [--out results.json]
 
 Each run is evaluated without noise over 100 episodes from reset(seed=10000) to reset(seed=10099). Pendulum-v1 is also
 given as regret: what was lost against the best possible return from the same starts (scripts/pendulum_optimum.py).
@@ -42,6 +42,12 @@ def run(env, config, seed):
             "steps": config.steps, "config": config.to_dict()}  # fmt: skip
 
 
+def seed_range(text):
+    """'10' -> seeds 0-9, '10-19' -> those."""
+    first, _, last = text.rpartition("-")
+    return range(int(first), int(last) + 1) if first else range(int(last))
+
+
 def machine():
     cpu = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
@@ -56,7 +62,7 @@ def machine():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("envs", nargs="+", metavar="ENV")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=seed_range, default=range(10), help="how many, or first-last; default: 10")
     parser.add_argument("--steps", type=int, help="environment steps; default: the preset's")
     parser.add_argument("--out", type=Path, help="keep finished runs in this JSON file")
     args = parser.parse_args()
@@ -66,13 +72,14 @@ def main():
     for env in args.envs:
         config = minddpg.Config.for_environment(env)
         config = config.replace(steps=args.steps) if args.steps else config
-        for seed in range(args.seeds):
+        for seed in args.seeds:
             if not any((r["env"], r["seed"], r["config"]) == (env, seed, config.to_dict()) for r in rows):
                 rows.append(run(env, config, seed))
                 if args.out:
                     args.out.write_text(json.dumps(rows))
         optimum = optimal_returns(FIRST, STARTS).mean() if env == "Pendulum-v1" else None
-        report(env, [r for r in rows if r["env"] == env and r["config"] == config.to_dict()][: args.seeds], optimum)
+        mine = [r for r in rows if r["env"] == env and r["config"] == config.to_dict() and r["seed"] in args.seeds]
+        report(env, sorted(mine, key=lambda r: r["seed"]), optimum)
 
 
 def report(env, rows, optimum):

@@ -55,8 +55,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("no space left")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(RunError, match="no space"):
         directory.save(DDPG(3, 2, CONFIG, seed=6))
+    with pytest.raises(RunError, match="cannot make .*no space"):
+        RunDirectory(tmp_path / "on" / "the way", RunInfo("Some-v0", 5, 3, 2, CONFIG))
+    assert not (tmp_path / "on").exists()
     assert (tmp_path / "other" / "agent.npz").read_bytes() == kept
     assert {p.name for p in (tmp_path / "other").iterdir()} == {"config.json", "agent.npz"}
     directory.discard()
@@ -125,7 +128,12 @@ def test_impossible_values_in_config_are_named(tmp_path):
     written(tmp_path / "run")
     path = tmp_path / "run" / "config.json"
     record = json.loads(path.read_text())
-    for change in ({"obs_dim": 0}, {"config": {"gamma": 7}}, {"config": {"magic": 1}}, {"seed": None}):
+    changes = [
+        {"obs_dim": 0}, {"obs_dim": 1.9}, {"obs_dim": 10**30}, {"obs_dim": 10**15}, {"seed": None}, {"env": None},
+        {"seed": float("inf")}, {"config": {"gamma": 7}}, {"config": {"magic": 1}}, {"config": {"noise_std": 10**400}},
+        {"config": {"hidden_sizes": [2**62]}}, {"config": {"hidden_sizes": [10**6] * 3}},
+    ]  # fmt: skip
+    for change in changes:
         path.write_text(json.dumps({**record, **change}))
         with pytest.raises(RunError, match="damaged"):
             load(tmp_path / "run")

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from minddpg import Config, ConfigError
@@ -33,6 +34,7 @@ def test_presets_by_environment():
     assert preset_name("Pendulum-v1") == "Pendulum-v1"
     assert preset_name("HalfCheetah-v5") == "mujoco"
     assert preset_name("Nowhere-v0") is None
+    assert preset_name("paper") is None  # a preset, but no environment
     assert Config.for_environment("Nowhere-v0") == Config()
     assert Config.for_environment("Pendulum-v1") == PRESETS["Pendulum-v1"]
     with pytest.raises(ConfigError, match="no preset 'x'; choose from"):
@@ -54,6 +56,12 @@ def test_bad_values_are_named_in_one_line(name, value):
     with pytest.raises(ConfigError, match=name) as caught:
         Config(**{name: value})
     assert "\n" not in str(caught.value)
+
+
+def test_numpy_numbers_are_numbers():
+    config = Config(steps=np.int64(3000), gamma=np.float32(0.5), hidden_sizes=np.array([4, 5]))
+    assert (type(config.steps), config.steps, config.gamma, config.hidden_sizes) == (int, 3000, 0.5, (4, 5))
+    assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
 
 
 def test_replace_and_unknown_fields():

@@ -3,10 +3,10 @@
 import naive
 import numpy as np
 import pytest
-from conftest import make_batch
+from conftest import JIT, make_batch
 from test_networks import copied_views, masks, with_inputs
 
-from minddpg import DDPG, Batch, Config, ReplayBuffer, ShapeError, ddpg, networks
+from minddpg import DDPG, Batch, Config, ConfigError, ReplayBuffer, ShapeError, ddpg, networks
 from minddpg.gradcheck import assert_gradients
 
 SMALL = {"hidden_sizes": (8, 7), "batch_size": 5, "buffer_size": 100, "dtype": "float64"}
@@ -76,14 +76,14 @@ def test_one_update_by_hand():
 
 # --- gradients --------------------------------------------------------------------------------------------------------
 
-CHAINS = [((5,), 0), ((8, 8), 0), ((8, 7), 1), ((), 0)]
+CHAINS = [((5,), 0, None), ((8, 8), 0, None), ((8, 7), 1, None), ((), 0, None), ((8, 8), 0, 3e-3)]
 
 
-@pytest.mark.parametrize(("hidden", "action_layer"), CHAINS)
+@pytest.mark.parametrize(("hidden", "action_layer", "final_init"), CHAINS)
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_chain_into_every_actor_weight(hidden, action_layer, seed):
+def test_the_chain_into_every_actor_weight(hidden, action_layer, final_init, seed):
     """-mean Q(s, mu(s)) differentiated in the actor's own weights, through the critic: the product itself."""
-    agent = agent_of(hidden_sizes=hidden, action_layer=action_layer, seed=seed)
+    agent = agent_of(hidden_sizes=hidden, action_layer=action_layer, final_init=final_init, seed=seed)
     obs = np.random.default_rng(seed).standard_normal((6, 3))
     actor, critic = agent.actor, agent.critic
     kept = critic.params.copy()
@@ -375,7 +375,12 @@ def test_a_state_that_misfits_changes_nothing():
     wrong_shape = {**before, "actor.0.bias": np.zeros(3)}
     not_finite = {**before, "critic.0.bias": np.full(8, np.nan)}
     text = {**before, "critic.0.bias": np.array(["x"] * 8)}
+    huge = {**before, "critic.0.bias": np.full(8, 1e300)}
+    negative = {**before, "actor_adam.t": np.array([-5])}
+    with pytest.raises(ValueError, match="finite"):
+        agent_of(dtype="float32").load_state_dict(huge)
     for state, message in [
+        (negative, "negative"),
         (missing, "actor.0.bias is missing"),
         (wrong_shape, "must be"),
         (not_finite, "finite"),
@@ -394,5 +399,31 @@ def test_seeds():
     assert len({tuple(s) for s in streams}) == len(ddpg.RandomStreams._fields)
 
 
-def test_warmup_leaves_nothing_to_compile():
-    ddpg.warmup("float64")
+@pytest.mark.skipif(not JIT, reason="about compiled code")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_warmup_leaves_nothing_to_compile(rng, dtype):
+    ddpg.warmup(dtype)
+    compiled = set(ddpg.update.signatures), set(ddpg.policy.signatures)
+    agent = agent_of(dtype=dtype, action_layer=1)
+    agent.update(make_batch(rng, 6, 3, 2, dtype))
+    agent.act(np.zeros(3))
+    assert compiled == (set(ddpg.update.signatures), set(ddpg.policy.signatures))
+
+
+def test_losses_are_plain_numbers(rng):
+    losses = agent_of(dtype="float32").update(make_batch(rng, 6, 3, 2))
+    assert {type(value) for value in losses} == {float}
+
+
+def test_what_cannot_be_an_agent_is_said(rng):
+    with pytest.raises(ShapeError, match="obs_dim and act_dim"):
+        DDPG(0, 1)
+    with pytest.raises(ConfigError, match="seed"):
+        DDPG(1, 1, seed=-1)
+    assert DDPG(1, 1, seed=np.int64(3)).is_finite()
+    with pytest.raises(ShapeError, match="the replay holds float32 obs"):
+        agent_of().update_from(ReplayBuffer(5, 3, 2, "float32"), rng)
+    with pytest.raises(ShapeError, match="act"):
+        agent_of().update_from(ReplayBuffer(5, 3, 1, "float64"), rng)
+    with pytest.raises(ShapeError, match="batch.rew|batch.obs"):
+        agent_of().update(make_batch(rng, 6, 3, 2)._replace(rew=1.0))

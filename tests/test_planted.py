@@ -93,6 +93,36 @@ BUGS = {
         "replay.add(obs, act, rew, next_obs, terminated or truncated)",
         "test_end_to_end.py::test_a_time_limit_does_not_end_the_value",
     ),
+    "the observation is not moved on": (
+        "training.py",
+        "        obs = next_obs\n",
+        "",
+        "test_training.py::test_what_is_stored_is_what_happened",
+    ),
+    "observations the wrong way round": (
+        "training.py",
+        "replay.add(obs, act, rew, next_obs, terminated)",
+        "replay.add(next_obs, act, rew, obs, terminated)",
+        "test_training.py::test_what_is_stored_is_what_happened",
+    ),
+    "the environment's array is not copied": (
+        "training.py",
+        "array = np.array(obs, self.dtype)",
+        "array = np.asarray(obs, self.dtype)",
+        "test_training.py::test_what_is_stored_is_what_happened",
+    ),
+    "actions scaled by the upper bound alone": (
+        "training.py",
+        "self._low + (act + 1.0) * (0.5 * (self._high - self._low))",
+        "self._high * act",
+        "test_training.py::test_actions_are_scaled_to_the_bounds_and_back_to_their_shape",
+    ),
+    "the replay draws from the noise's stream": (
+        "training.py",
+        "agent.update_from(replay, streams.replay)",
+        "agent.update_from(replay, streams.noise)",
+        "test_training.py::test_streams_do_not_disturb_each_other",
+    ),
     "termination ignored": (
         "ddpg.py",
         "discount * (1 - batch.terminated[i])",

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minddpg import ReplayBuffer
-from minddpg.replay import gather
+from minddpg import ReplayBuffer, ShapeError
+from minddpg.replay import gather, replay_nbytes
 
 
 def transition(i):
@@ -65,6 +65,16 @@ def test_memory_is_what_the_arrays_take():
     replay = ReplayBuffer(1000, 17, 6)
     assert replay.nbytes == 1000 * (17 * 4 + 6 * 4 + 4 + 17 * 4 + 1)
     assert replay.transitions.obs.dtype == np.float32
+    for dtype in ("float32", "float64"):
+        assert replay_nbytes(1000, 17, 6, dtype) == ReplayBuffer(1000, 17, 6, dtype).nbytes
+
+
+def test_shapes_that_misfit_are_named():
+    replay = ReplayBuffer(3, 4, 2)
+    for obs, act, next_obs in [(7.0, [1, 1], [0] * 4), ([0] * 4, [1], [0] * 4), ([0] * 4, [1, 1], [0] * 3)]:
+        with pytest.raises(ShapeError, match="must be"):
+            replay.add(obs, act, 0, next_obs, False)
+    assert len(replay) == 0
 
 
 def test_an_empty_replay_says_so():

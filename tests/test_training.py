@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import minddpg.training as train_module
-from minddpg import Config, ConfigError, EnvironmentError, TrainingError, evaluate, train
+from minddpg import Config, ConfigError, EnvError, TrainingError, evaluate, train
 from minddpg.training import Environment, stop_on_signal
 
 Box = gymnasium.spaces.Box
@@ -79,7 +79,7 @@ def test_rewards_of_any_numeric_type_and_observations_of_any_shape(reward):
     ],
 )
 def test_environments_that_do_not_fit_are_named_in_one_line(env, message, tmp_path):
-    with pytest.raises(EnvironmentError, match=message) as caught:
+    with pytest.raises(EnvError, match=message) as caught:
         train(env, TINY, out=tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
@@ -98,14 +98,14 @@ def test_a_missing_extra_is_named(monkeypatch, text, remedy):
         raise gymnasium.error.DependencyNotInstalled(text)
 
     monkeypatch.setattr(gymnasium, "make", missing)
-    with pytest.raises(EnvironmentError) as caught:
+    with pytest.raises(EnvError) as caught:
         Environment("Some-v0")
     assert remedy in str(caught.value)
 
 
 @pytest.mark.parametrize("reward", [np.nan, np.inf, None, "high"])
 def test_a_bad_reward_names_step_and_environment_and_leaves_nothing(reward, tmp_path):
-    with pytest.raises(EnvironmentError, match=r"Recorder.*reward.*step 3"):
+    with pytest.raises(EnvError, match=r"Recorder.*reward.*step 3"):
         train(lambda: Recorder(reward=lambda n: reward if n == 3 else 0.0), TINY, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -115,23 +115,24 @@ def test_a_bad_observation_names_step_and_environment(tmp_path):
         def _obs(self):
             return np.full(2, np.nan) if len(self.actions) == 5 else np.zeros(2)
 
-    with pytest.raises(EnvironmentError, match="Recorder2 returned an observation with a NaN or infinity at step 5"):
+    with pytest.raises(EnvError, match="Recorder2 returned an observation with a NaN.* at step 5"):
         train(Recorder2, TINY, out=tmp_path / "run")
-    with pytest.raises(EnvironmentError, match="of 3 numbers"):
+    with pytest.raises(EnvError, match="of 3 numbers"):
         Environment(lambda: Recorder(obs=np.zeros(3), obs_space=Box(-1, 1, (2,)))).reset()
 
 
 def test_a_late_failure_keeps_the_agent_so_far(tmp_path):
-    with pytest.raises(EnvironmentError, match="step 77"):
+    with pytest.raises(EnvError, match="step 77.*the agent so far is kept in"):
         train(lambda: Recorder(reward=lambda n: np.nan if n == 77 else 1.0), TINY, out=tmp_path / "run")
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"config.json", "progress.csv", "agent.npz"}
     assert len((tmp_path / "run" / "progress.csv").read_text().splitlines()) == 1 + 7
 
 
-def test_divergence_is_an_error():
+def test_divergence_is_an_error_and_saves_no_broken_agent(tmp_path):
     config = TINY.replace(critic_lr=1e30, actor_lr=1.0)
-    with np.errstate(all="ignore"), pytest.raises(TrainingError, match="critic's loss is"):
-        train(lambda: Recorder(reward=1e30), config)
+    with np.errstate(all="ignore"), pytest.raises(TrainingError, match="critic's loss is.*the run so far is kept"):
+        train(lambda: Recorder(reward=1e30), config, out=tmp_path / "run")
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"config.json", "progress.csv"}
 
 
 def test_one_seed_gives_bit_identical_parameters():
@@ -174,6 +175,87 @@ def test_the_loop(monkeypatch):
     assert set(env.resets[1:]) == {None}
 
 
+class Counter(gymnasium.Env):
+    """obs counts the steps of the whole run, in one array that is returned again and again; reset jumps by 100."""
+
+    observation_space = Box(-np.inf, np.inf, (1,), np.float32)
+    action_space = Box(-4, 2, (1,), np.float32)
+
+    def __init__(self):
+        self.obs, self.sent = np.zeros(1, np.float32), []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.obs += 100
+        return self.obs, {}
+
+    def step(self, action):
+        self.sent.append(float(action[0]))
+        self.obs += 1
+        n = len(self.sent)
+        return self.obs, np.array([10.0 * n]), n % 7 == 0, n % 5 == 0, {}
+
+
+def test_what_is_stored_is_what_happened(monkeypatch):
+    """Each row of the replay: the observation acted on, the action sent, and what came of it."""
+    env, made = Counter(), []
+    real = train_module.ReplayBuffer
+    monkeypatch.setattr(train_module, "ReplayBuffer", lambda *a: made.append(real(*a)) or made[0])
+    train(lambda: env, TINY.replace(noise_std=0.5))
+    stored, obs = made[0].transitions, 100.0
+    for i in range(120):
+        n = i + 1
+        assert (stored.obs[i, 0], stored.next_obs[i, 0]) == (obs, obs + 1)
+        assert stored.rew[i] == 10 * n
+        assert stored.terminated[i] == (n % 7 == 0)
+        assert env.sent[i] == pytest.approx(-1 + 3 * stored.act[i, 0], abs=1e-6)
+        obs += 101 if n % 7 == 0 or n % 5 == 0 else 1
+
+
+def test_streams_do_not_disturb_each_other(monkeypatch):
+    """More updates draw more from the replay's stream; warm-up, noise and environment must not notice."""
+    noises = []
+    real = train_module.new_noise
+
+    def recording(*args):
+        noise = real(*args)
+        sample = noise.sample
+        noise.sample = lambda: noises[-1].append(sample()) or noises[-1][-1]
+        noises.append([])
+        return noise
+
+    monkeypatch.setattr(train_module, "new_noise", recording)
+    envs = [Recorder(), Recorder()]
+    for env, updates in zip(envs, (1, 3), strict=True):
+        train(lambda env=env: env, TINY.replace(updates_per_step=updates), seed=2)
+    np.testing.assert_array_equal(np.array(envs[0].actions[:40]), np.array(envs[1].actions[:40]))
+    np.testing.assert_array_equal(noises[0], noises[1])
+    assert envs[0].resets[0] == envs[1].resets[0]
+    assert not np.allclose(np.array(envs[0].actions[60:]), np.array(envs[1].actions[60:]))
+    streams = train_module.random_streams(2)
+    np.testing.assert_allclose(np.array(envs[0].actions[:40]), streams.warmup.uniform(-1, 1, 40), rtol=1e-6)
+    np.testing.assert_allclose(np.array(noises[0])[:, 0], 0.1 * streams.noise.standard_normal(80))
+
+
+def test_an_environment_that_never_ends_is_refused_by_evaluation_and_keeps_the_agent(tmp_path):
+    agent = train(lambda: Recorder(length=-1), TINY, out=tmp_path / "run").agent
+    assert (tmp_path / "run" / "agent.npz").exists()
+    with pytest.raises(EnvError, match="has not ended an episode in 50 steps.*TimeLimit"):
+        evaluate(agent, lambda: Recorder(length=-1), max_steps=50)
+
+
+def test_observations_that_are_no_numbers_are_named():
+    env = Recorder()
+    environment = Environment(lambda: env)
+    for obs in ("text", {"a": 1}, [[1], [1, 2]]):
+        env._obs = lambda obs=obs: obs
+        with pytest.raises(EnvError, match="observation .* at step 0"):
+            environment.reset()
+    env._obs = lambda: np.array([1e300, 0.0])
+    with pytest.raises(EnvError, match="too large for float32"):
+        environment.reset()
+
+
 def test_noise_is_reset_each_episode(monkeypatch):
     resets = []
     monkeypatch.setattr(train_module, "new_noise", lambda *a: _Silent(resets))
@@ -194,6 +276,8 @@ def test_what_cannot_be_trained_is_said():
         train(Recorder, TINY, steps=40)
     with pytest.raises(ConfigError, match="seed"):
         train(Recorder, TINY, seed=-1)
+    with pytest.warns(UserWarning, match="latest versioned"):
+        assert train("Pendulum", steps=1100).agent.config.final_init == Config.preset("Pendulum-v1").final_init
     assert train("Pendulum-v1", steps=1100).agent.config.hidden_sizes == Config.preset("Pendulum-v1").hidden_sizes
     assert train(Recorder, steps=1001).steps == 1001
 
@@ -217,7 +301,7 @@ def test_evaluation_names_what_is_wrong():
     agent = train(Recorder, TINY).agent
     with pytest.raises(ConfigError, match="episodes"):
         evaluate(agent, Recorder, episodes=0)
-    with pytest.raises(EnvironmentError, match="made for 2 and 1"):
+    with pytest.raises(EnvError, match="made for 2 and 1"):
         evaluate(agent, "Pendulum-v1")
 
 
@@ -239,6 +323,16 @@ def test_a_second_ctrl_c_interrupts_at_once():
         assert stop.is_set()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_ignored_signals_stay_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_on_signal() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not stop.is_set()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_signals_are_left_alone_outside_the_main_thread():
