@@ -182,7 +182,7 @@ def _train(args: argparse.Namespace) -> int:
     changes = {n.removeprefix("config_"): value for n, value in vars(args).items() if n.startswith("config_")}
     config = Config.preset(args.preset or "default").replace(**changes)  # wrong values first: they show at once
     if args.out is not None and Path(args.out).exists():
-        _fail(f"{args.out} exists; choose another --out, or remove it")
+        _fail(f"{Path(args.out)} exists; choose another --out, or remove it")
 
     from .replay import replay_nbytes
     from .training import Environment, evaluate, train
@@ -195,7 +195,7 @@ def _train(args: argparse.Namespace) -> int:
     capacity = min(config.buffer_size, config.steps)
     nbytes = replay_nbytes(capacity, obs_dim, act_dim, config.dtype)
     print(
-        f"{env}: {obs_dim} observations, {act_dim} action{'s' if act_dim > 1 else ''}; "
+        f"{env}: {_count(obs_dim, 'observation')}, {_count(act_dim, 'action')}; "
         f"preset {name}, seed {args.seed}, {config.steps:,} steps\n"
         f"replay memory: {capacity:,} transitions, {_megabytes(nbytes)}"
     )
@@ -209,7 +209,7 @@ def _train(args: argparse.Namespace) -> int:
         if report:
             report.close()
     seconds = time.perf_counter() - started
-    print(f"{result.steps:,} steps, {len(result.history):,} episodes in {seconds:.1f} s -> {out}")
+    print(f"{result.steps:,} steps, {_count(len(result.history), 'episode')} in {seconds:.1f} s -> {out}")
     again = f"minddpg eval {shlex.quote(str(out))}"
     if result.interrupted:
         print(f"interrupted: the agent as it was is saved in {out}; try it with '{again}'")
@@ -272,15 +272,17 @@ def _free_directory(env: str, seed: int) -> Path:
     return path
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def _megabytes(count: int) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
 
 
 def _summary(returns: npt.NDArray[Any]) -> str:
-    return (
-        f"mean return {returns.mean():.1f} +- {returns.std():.1f} over {len(returns)} "
-        f"episode{'s' if len(returns) > 1 else ''} (lowest {returns.min():.1f}, highest {returns.max():.1f})"
-    )
+    spread = f"lowest {returns.min():.1f}, highest {returns.max():.1f}"
+    return f"mean return {returns.mean():.1f} +- {returns.std():.1f} over {_count(len(returns), 'episode')} ({spread})"
 
 
 def _chart(returns: list[float], width: int = 60, height: int = 8) -> str:
