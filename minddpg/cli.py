@@ -323,7 +323,7 @@ class _Progress:
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
             if elapsed - self.shown > 0.5:
-                self.bar.set_postfix_str(self._last(history))
+                self.bar.set_postfix_str(f"episode {len(history):,}, {self._last(history)}")
                 self.shown = elapsed
         elif elapsed - self.shown > self.interval:
             left = (self.steps - step) * (elapsed - self.shown) / max(1, step - self.at)
