@@ -88,10 +88,11 @@ class RunDirectory:
     def discard(self) -> None:
         """Take back a directory in which nothing worth keeping was written, and the ones made on the way to it."""
         self.close()
-        with suppress(OSError):  # what was not made, or is in use by now, stays
+        with suppress(OSError):
             for file in self.path.iterdir():
                 file.unlink()
-            for directory in self._made:
+        for directory in self._made:
+            with suppress(OSError):  # what was not made, or is in use by now, stays
                 directory.rmdir()
 
 
@@ -134,7 +135,7 @@ def load_info(directory: str | os.PathLike[str]) -> RunInfo:
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise RunError(f"{path} is damaged ({_first_line(error)}); restore it or train again") from None
+        raise _damaged(path, error) from None
     return info
 
 
@@ -152,7 +153,7 @@ def load(directory: str | os.PathLike[str]) -> DDPG:
     except (OverflowError, MemoryError):
         raise RunError(f"{directory}/config.json is damaged (it asks for more memory than there is)") from None
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise RunError(f"{path} is damaged ({_first_line(error)}); restore it or train again") from None
+        raise _damaged(path, error) from None
     return agent
 
 
@@ -168,5 +169,10 @@ def _read_npz(path: Path, expected: Mapping[str, npt.NDArray[Any]]) -> dict[str,
         return {name: archive[name] for name in archive.files}
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+def _damaged(path: Path, error: BaseException) -> RunError:
+    return RunError(f"{path} is damaged ({first_line(error)[:120]}); restore it or train again")
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says in its first line, or its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

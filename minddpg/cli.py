@@ -18,7 +18,7 @@ from .config import PRESETS, Config, ConfigError, preset_name
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from .training import EpisodeRow
+    from .training import Environment, EpisodeRow
 
 DEFAULT_ENV = "Pendulum-v1"
 INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
@@ -180,16 +180,14 @@ def _value(field: dataclasses.Field[Any]) -> Any:
 
 def _train(args: argparse.Namespace) -> int:
     changes = {n.removeprefix("config_"): value for n, value in vars(args).items() if n.startswith("config_")}
-    config = Config.preset(args.preset or "default").replace(**changes)  # wrong values first: they show at once
     if args.out is not None and Path(args.out).exists():
         _fail(f"{Path(args.out)} exists; choose another --out, or remove it")
 
     from .replay import replay_nbytes
-    from .training import Environment, evaluate, train
+    from .training import evaluate, train
 
-    environment = Environment(args.env)  # what is wrong with it shows before anything is compiled
+    environment = _look_at(args.env)
     env, obs_dim, act_dim = environment.name, environment.obs_dim, environment.act_dim
-    environment.close()
     name = args.preset or preset_name(env) or "default"
     config = Config.preset(name).replace(**changes)
     capacity = min(config.buffer_size, config.steps)
@@ -223,13 +221,17 @@ def _train(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from .checkpoint import load, load_info
-    from .training import evaluate
+    from .training import EnvError, evaluate
 
     info = load_info(args.directory)
     agent = load(args.directory)
     env = args.env or info.env
-    if not args.env and "-v" not in env and ":" not in env:
-        _fail(f"{args.directory} was trained from Python on {env}; name an environment with --env")
+    try:
+        _look_at(env)
+    except EnvError as error:
+        if args.env:
+            raise
+        _fail(f"{error}; if {args.directory} was trained from Python, name an environment with --env")
     if not args.json:
         _compile(info.config.dtype, quietly=True)
     returns = evaluate(agent, env, args.episodes, args.seed)
@@ -238,6 +240,15 @@ def _evaluate(args: argparse.Namespace) -> int:
     else:
         print(f"{env}, {args.directory}: {_summary(returns)}")
     return 0
+
+
+def _look_at(env: str) -> Environment:
+    """The environment, made and closed again: what is wrong with it shows before anything is compiled."""
+    from .training import Environment
+
+    environment = Environment(env)
+    environment.close()
+    return environment
 
 
 def _compile(dtype: str, quietly: bool = False) -> int:

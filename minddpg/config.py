@@ -94,6 +94,10 @@ class Config:
                 f"action_layer is {self.action_layer}, but there are {len(self.hidden_sizes)} hidden layers; "
                 f"the action must enter a hidden layer: 0 to {max(0, len(self.hidden_sizes) - 1)}"
             )
+        if self.learning_starts >= self.steps:
+            raise ConfigError(
+                f"learning_starts {self.learning_starts} leaves nothing of {self.steps} steps to learn; lower it"
+            )
         if self.batch_size > self.buffer_size:
             raise ConfigError(f"batch_size {self.batch_size} is more than buffer_size {self.buffer_size}; lower it")
 
@@ -141,7 +145,7 @@ class Config:
     def paper(cls) -> Config:
         """Every value of the paper's section 7 for low-dimensional observations.
 
-        Not in it: batch normalisation. The paper makes its first update at once; here it waits for a full batch.
+        Not in it: batch normalisation. The paper does not say when updates start; here, when one batch is full.
         """
         return cls(
             steps=2_500_000,

@@ -193,7 +193,6 @@ class DDPG:
         self.learner = Learner(
             actor, critic, copy_network(actor), copy_network(critic), new_adam(actor.params), new_adam(critic.params)
         )
-        self.updates = 0  # made by this object
         self._rates = Rates(config.gamma, config.tau, config.actor_lr, config.critic_lr, config.critic_weight_decay)
 
     @property
@@ -215,6 +214,11 @@ class DDPG:
     def target_critic(self) -> Network:
         """Q', which follows Q slowly."""
         return self.learner.target_critic
+
+    @property
+    def updates(self) -> int:
+        """Updates made so far; Adam counts them."""
+        return int(self.learner.actor_adam.t[0])
 
     def act(self, obs: npt.ArrayLike) -> FloatArray:
         """mu(s) without noise.    obs (obs_dim,) -> (act_dim,), or (N, obs_dim) -> (N, act_dim); in [-1, 1]."""
@@ -248,9 +252,7 @@ class DDPG:
         return self._update(stored, replay.draw(self.config.batch_size, rng))
 
     def _update(self, transitions: Batch, indices: npt.NDArray[np.int64]) -> Losses:
-        losses = update(self.learner, transitions, indices, self._rates)
-        self.updates += 1
-        return Losses(*map(float, losses))
+        return Losses(*map(float, update(self.learner, transitions, indices, self._rates)))
 
     def is_finite(self) -> bool:
         """Whether every parameter and moment is a finite number."""

@@ -21,7 +21,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from .checkpoint import RunDirectory, RunInfo
+from .checkpoint import RunDirectory, RunInfo, first_line
 from .config import Config, ConfigError
 from .ddpg import DDPG, Losses, checked_seed, random_streams
 from .jit import FloatArray
@@ -140,19 +140,13 @@ def _make(env: EnvironmentLike) -> gymnasium.Env[Any, Any]:
     except gymnasium.error.DependencyNotInstalled as error:
         text = str(error).lower()
         extra = "box2d" if "box2d" in text else "mujoco" if "mujoco" in text else None
-        remedy = (
-            f"install the extra {extra}, from a checkout: pip install '.[{extra}]'" if extra else _first_line(error)
-        )
+        remedy = f"install the extra {extra}, from a checkout: pip install '.[{extra}]'" if extra else first_line(error)
         raise EnvError(f"{env} needs a package that is not installed; {remedy}") from None
     except Exception as error:  # whatever the code of an environment, or of the module it is in, raises
-        raise EnvError(f"cannot make {env!r}: {_first_line(error)}") from None
+        raise EnvError(f"cannot make {env!r}: {first_line(error)}") from None
     for warning in caught:
         warnings.warn(str(warning.message), warning.category, stacklevel=4)
     return made
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _short(space: Any) -> str:
@@ -197,21 +191,12 @@ def train(
     try:
         if config is None:
             config = Config.for_environment(environment.name)
-        config = _checked_steps(config, steps)
+        if steps is not None:
+            config = config.replace(steps=steps)
         environment.dtype = config.dtype
         return _train(environment, config, seed, out, progress)
     finally:
         environment.close()
-
-
-def _checked_steps(config: Config, steps: int | None) -> Config:
-    if steps is not None:
-        config = config.replace(steps=steps)
-    if config.learning_starts >= config.steps:
-        raise ConfigError(
-            f"learning_starts {config.learning_starts} leaves nothing of {config.steps} steps to learn; lower it"
-        )
-    return config
 
 
 def _train(

@@ -60,6 +60,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(RunError, match="cannot make .*no space"):
         RunDirectory(tmp_path / "on" / "the way", RunInfo("Some-v0", 5, 3, 2, CONFIG))
     assert not (tmp_path / "on").exists()
+    with pytest.raises(RunError, match="cannot make"):
+        RunDirectory(tmp_path / "on" / ("x" * 300), RunInfo("Some-v0", 5, 3, 2, CONFIG))
+    assert not (tmp_path / "on").exists()
     assert (tmp_path / "other" / "agent.npz").read_bytes() == kept
     assert {p.name for p in (tmp_path / "other").iterdir()} == {"config.json", "agent.npz"}
     directory.discard()

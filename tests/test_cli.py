@@ -137,6 +137,24 @@ def test_an_interrupted_run_is_usable(capsys, monkeypatch, tmp_path):
     assert status == 0
 
 
+def test_flags_are_checked_against_the_preset_that_is_used(capsys):
+    """buffer_size 100 is too small for the default's batch of 256, but not for Pendulum's of 64."""
+    status, out, err = run(capsys, "train", "--buffer-size", "100", "--steps", "1010", "--hidden-sizes", "2", "--quiet")
+    assert status == 0, err
+    assert "replay memory: 100 transitions" in out
+
+
+def test_an_id_without_a_version_can_be_evaluated(capsys, tmp_path):
+    module = MODULE.replace("Spoilt-v0", "Plain").replace("self.steps == 7", "False")
+    (tmp_path / "plain_module.py").write_text(module)
+    assert run(capsys, "train", "plain_module:Plain", *SHORT, "--out", "run")[0] == 0
+    path = tmp_path / "run" / "config.json"
+    path.write_text(path.read_text().replace("plain_module:Plain", "Plain"))
+    status, out, err = run(capsys, "eval", "run", "--episodes", "1")
+    assert (status, err) == (0, "")
+    assert "Plain, run: mean return 0.0" in out
+
+
 def test_progress_lines(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(cli.time, "perf_counter", lambda: now[0])

@@ -47,7 +47,7 @@ BAD = [
     ("critic_lr", float("inf")), ("critic_lr", "fast"), ("gamma", 1.0), ("gamma", -0.1), ("tau", 1.1), ("tau", -0.1),
     ("noise", "pink"), ("noise_std", -0.1), ("noise_theta", 1.5), ("critic_weight_decay", -1), ("action_layer", 2),
     ("action_layer", -1), ("final_init", 0), ("dtype", "float16"), ("hidden_sizes", (64, 0)), ("hidden_sizes", "64,64"),
-    ("hidden_sizes", (1.5,)), ("hidden_sizes", None), ("batch_size", 2_000_000),
+    ("hidden_sizes", (1.5,)), ("hidden_sizes", None), ("batch_size", 2_000_000), ("learning_starts", 100_000),
 ]  # fmt: skip
 
 
