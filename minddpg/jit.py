@@ -39,8 +39,8 @@ KEPT_CACHES = 4  # salted cache directories left in place: this version's and a 
 def _sources_hash(package: Path) -> str:
     """A hash of every source file: Numba alone would not notice an edit in a file whose functions it inlined."""
     digest = hashlib.sha256()
-    for source in sorted(package.glob("*.py")):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    for source in sorted(package.rglob("*.py")):
+        digest.update(source.relative_to(package).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 

@@ -1,0 +1,16 @@
+"""A gradient checker for hand-written networks: minddpg's own, and any other on NumPy.
+
+    check_gradient(function, inputs, gradients)    one function with named inputs   -> Report
+    assert_gradients(...)                          the same for tests: raises AssertionError with the table
+    check_agent(agent, batch)                      every gradient of a DDPG agent, by name
+
+Reading order: report.py (what a check says), differences.py (finite differences), checker.py (the comparison),
+structure.py (what differences miss), hints.py (from a ratio to the mistake), sweep.py (every parameter of a network,
+compiled), agent.py and agent_structure.py (the whole agent), planted.py (historical bugs, each caught).
+"""
+
+from .agent import check_agent
+from .checker import assert_gradients, check_gradient
+from .report import Check, Report, TensorReport
+
+__all__ = ["Check", "Report", "TensorReport", "assert_gradients", "check_agent", "check_gradient"]

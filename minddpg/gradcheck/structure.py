@@ -1,0 +1,163 @@
+"""What must hold of a backward whatever its formula is, and what finite differences at one point do not see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..jit import FloatArray
+from .differences import Inputs
+from .report import Check
+
+Function = Callable[[Inputs], npt.ArrayLike]
+Backward = Callable[..., Mapping[str, npt.ArrayLike]]
+Arrays = dict[str, npt.NDArray[Any]]
+SAME = 1e-10  # relative difference of norms that a different order of summation may make
+
+
+def check_structure(
+    function: Function, backward: Backward, inputs: Inputs, upstream: FloatArray | None, batch: tuple[str, ...]
+) -> tuple[Arrays, dict[str, float], list[Check]]:
+    """Run the backward in all the ways that tell.    -> its gradients, their float32 errors, the checks"""
+    rng = np.random.default_rng(0)
+
+    def run(at: Mapping[str, npt.NDArray[Any]], seed: npt.NDArray[Any] | None = upstream) -> Arrays:
+        """The gradients at copies of these inputs."""
+        copies = {name: array.copy() for name, array in at.items()}
+        found = backward(copies) if seed is None else backward(copies, seed.copy())
+        return {name: np.array(gradient) for name, gradient in found.items()}
+
+    analytic = run(inputs)
+    checks = [
+        _deterministic(function, inputs),
+        _repeats(run(inputs), analytic),
+        _writes_nothing(function, backward, inputs, upstream),
+        _keeps_dtype(analytic, np.float64),
+    ]
+    if upstream is not None:
+        other = rng.standard_normal(upstream.shape)
+        checks.append(_zero(run(inputs, np.zeros_like(upstream))))
+        checks.append(_linear(run(inputs, 2 * upstream - 3 * other), analytic, run(inputs, other)))
+    if batch:
+        checks += _batch_checks(function, run, analytic, inputs, upstream, batch, rng)
+    narrow = run({k: v.astype(np.float32) for k, v in inputs.items()}, _narrow(upstream))
+    checks.append(_keeps_dtype(narrow, np.float32))
+    errors = {name: difference(narrow[name], analytic[name]) for name in analytic if name in narrow}
+    return analytic, errors, checks
+
+
+def difference(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    """|a - b| / |b| as norms over all elements; 0 where both are zero, infinite where the shapes differ."""
+    if a.shape != b.shape:
+        return math.inf
+    error, size = float(np.linalg.norm(np.subtract(a, b, dtype=np.float64))), float(np.linalg.norm(b))
+    return error / size if size else math.inf if error else 0.0
+
+
+def same_bits(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+    """Whether two arrays are equal to the last bit, NaN included."""
+    return a.shape == b.shape and a.dtype == b.dtype and np.ascontiguousarray(a).tobytes() == b.tobytes()
+
+
+def _narrow(upstream: FloatArray | None) -> npt.NDArray[np.float32] | None:
+    return None if upstream is None else upstream.astype(np.float32)
+
+
+def _all(name: str, wrong: list[str], what: str) -> Check:
+    return Check(name, not wrong, f"{', '.join(wrong)} {what}" if wrong else "")
+
+
+def _deterministic(function: Function, inputs: Inputs) -> Check:
+    first, second = (np.array(function({k: v.copy() for k, v in inputs.items()})) for _ in range(2))
+    detail = "" if same_bits(first, second) else "two calls differ: draw random numbers (dropout, noise) outside of it"
+    return Check("the function gives the same value twice", not detail, detail)
+
+
+def _repeats(again: Arrays, analytic: Arrays) -> Check:
+    wrong = [name for name in analytic if not same_bits(again[name], analytic[name])]
+    return _all("backward called twice is bit-equal", wrong, "changed: gradients added up, or state kept between calls")
+
+
+def _writes_nothing(function: Function, backward: Backward, inputs: Inputs, upstream: FloatArray | None) -> Check:
+    copies = {name: array.copy() for name, array in inputs.items()}
+    function(copies)
+    by_function = [name for name in inputs if not same_bits(copies[name], inputs[name])]
+    copies = {name: array.copy() for name, array in inputs.items()}
+    if upstream is None:
+        backward(copies)
+        by_backward = []
+    else:
+        seed = upstream.copy()
+        backward(copies, seed)
+        by_backward = [] if same_bits(seed, upstream) else ["upstream"]
+    by_backward += [name for name in inputs if not same_bits(copies[name], inputs[name])]
+    written = [f"{name} (by the function)" for name in by_function] + [f"{name} (by backward)" for name in by_backward]
+    return _all("inputs, parameters and upstream are not written", written, "written")
+
+
+def _keeps_dtype(gradients: Arrays, dtype: Any) -> Check:
+    kind = np.dtype(dtype).name
+    wrong = [f"{name} ({array.dtype})" for name, array in gradients.items() if array.dtype != dtype]
+    return _all(f"{kind} in, {kind} gradients out", wrong, "of another dtype")
+
+
+def _zero(gradients: Arrays) -> Check:
+    wrong = [name for name, gradient in gradients.items() if np.any(gradient)]
+    return _all("zero upstream gives zero gradients", wrong, "not zero: something is added whatever the upstream is")
+
+
+def _linear(combined: Arrays, first: Arrays, second: Arrays) -> Check:
+    wrong = []
+    for name, gradient in combined.items():
+        expected = 2 * first[name] - 3 * second[name]
+        size = 2 * np.linalg.norm(first[name]) + 3 * np.linalg.norm(second[name])
+        if np.linalg.norm(gradient - expected) > SAME * size:
+            wrong.append(name)
+    return _all("gradients are linear in upstream", wrong, "not: upstream is ignored, clipped or used twice")
+
+
+def _batch_checks(
+    function: Function,
+    run: Callable[..., Arrays],
+    analytic: Arrays,
+    inputs: Inputs,
+    upstream: FloatArray | None,
+    batch: tuple[str, ...],
+    rng: np.random.Generator,
+) -> list[Check]:
+    checks = []
+    doubled = {k: np.concatenate([v, v]) if k in batch else v for k, v in inputs.items()}
+    if upstream is None:
+        value, twice = float(np.sum(function(dict(inputs)))), float(np.sum(function(dict(doubled))))
+        growth = next((g for g in (1.0, 2.0) if math.isclose(twice, g * value, rel_tol=1e-9)), None)
+        seeds: tuple[FloatArray, ...] = ()
+    else:
+        growth, seeds = 2.0, (np.concatenate([upstream, upstream]),) if upstream.ndim else (upstream,)
+    if growth is not None:
+        found, wrong = run(doubled, *seeds), []
+        for name, gradient in analytic.items():
+            # Each copy of a row gets its share of growth; a parameter gets all of it.
+            expected = np.concatenate([gradient, gradient]) * growth / 2 if name in batch else growth * gradient
+            if difference(found[name], expected) > SAME:
+                ratio = np.linalg.norm(expected) / np.linalg.norm(found[name]) if np.any(found[name]) else math.inf
+                wrong.append(f"{name} (off by a factor {ratio:.3g})")
+        kind = "unchanged for a mean" if growth == 1 else "doubled for a sum"
+        checks.append(_all(f"the gradient of a doubled batch is {kind}", wrong, "is not"))
+    rows = len(inputs[batch[0]])
+    if rows > 1 and any(name in batch for name in analytic):
+        moved, wrong, last = {k: v.copy() for k, v in inputs.items()}, [], rows - 1
+        for name in batch:
+            moved[name][last] += rng.standard_normal(moved[name][last].shape)
+        found = run(moved)
+        for name in analytic:
+            if name in batch and difference(found[name][:last], analytic[name][:last]) > SAME:
+                wrong.append(name)
+        checks.append(
+            _all("row i of an input's gradient depends on row i only", wrong, "not: rows are mixed by a broadcast "
+                 "of (N, 1) with (N,), or by statistics of the batch")
+        )  # fmt: skip
+    return checks
