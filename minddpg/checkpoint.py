@@ -3,6 +3,7 @@
 - config.json: what was run: environment, seed, shapes, hyperparameters, versions. Written whole or not at all.
 - progress.csv: one line per finished episode, appended as it ends.
 - agent.npz: every parameter and the optimisers' memory, by the names of DDPG.state_dict(). Whole or not at all.
+- transitions.npz: some transitions of the replay memory, from its oldest to its newest: what the agent learnt from.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import json
 import os
 import platform
 import zipfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -24,7 +25,9 @@ import numpy.typing as npt
 from . import __version__
 from .config import Config
 from .ddpg import DDPG
+from .replay import Batch, ReplayBuffer
 
+KEPT_TRANSITIONS = 1024
 MAX_JSON = 1 << 20  # bytes; a config.json has about 1,000
 
 
@@ -71,14 +74,16 @@ class RunDirectory:
         except OSError as error:
             raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
-    def save(self, agent: DDPG) -> None:
-        """Write agent.npz, in place of an earlier one."""
-        content, path = io.BytesIO(), self.path / "agent.npz"
-        np.savez(content, **agent.state_dict())  # type: ignore[arg-type]
-        try:
-            _write_whole(path, content.getvalue())
-        except OSError as error:
-            raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+    def save(self, agent: DDPG, replay: ReplayBuffer) -> None:
+        """Write agent.npz and transitions.npz, in place of earlier ones."""
+        kept = replay.spread(KEPT_TRANSITIONS)
+        for name, arrays in (("transitions.npz", kept._asdict()), ("agent.npz", agent.state_dict())):
+            content, path = io.BytesIO(), self.path / name
+            np.savez(content, **arrays)
+            try:
+                _write_whole(path, content.getvalue())
+            except OSError as error:
+                raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
     def close(self) -> None:
         """Close progress.csv."""
@@ -143,18 +148,42 @@ def load(directory: str | os.PathLike[str]) -> DDPG:
     """The trained agent of a run directory, optimisers included. Raises RunError for a missing or damaged file."""
     info = load_info(directory)
     path = Path(directory) / "agent.npz"
-    try:
+    with _reading(path, "that run has not finished, or has diverged"):
         agent = DDPG(info.obs_dim, info.act_dim, info.config)
         agent.load_state_dict(_read_npz(path, agent.state_dict()))
+    return agent
+
+
+def load_transitions(directory: str | os.PathLike[str]) -> Batch:
+    """What is kept of a run's replay memory: 1,024 transitions or fewer, in order. Raises RunError."""
+    info = load_info(directory)
+    path = Path(directory) / "transitions.npz"
+    expected = ReplayBuffer(KEPT_TRANSITIONS, info.obs_dim, info.act_dim, info.config.dtype).transitions
+    with _reading(path, "that run has not finished, or is of an earlier version; train again"):
+        batch = Batch(**_read_npz(path, expected._asdict()))
+        if len(batch.rew) == 0:
+            raise ValueError("it holds no transition")
+        for name, array, full in zip(Batch._fields, batch, expected, strict=True):
+            if array.shape != (len(batch.rew), *full.shape[1:]) or array.dtype != full.dtype:
+                raise ValueError(f"{name} is {array.dtype} {array.shape}")
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name} holds a NaN or an infinity")
+    return batch
+
+
+@contextmanager
+def _reading(path: Path, why_missing: str) -> Iterator[None]:
+    """Turn what can go wrong while an .npz is read into a RunError of one line."""
+    try:
+        yield
     except FileNotFoundError:
-        raise RunError(f"{directory} holds no agent.npz: that run has not finished, or has diverged") from None
+        raise RunError(f"{path.parent} holds no {path.name}: {why_missing}") from None
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from None
     except (OverflowError, MemoryError):
-        raise RunError(f"{directory}/config.json is damaged (it asks for more memory than there is)") from None
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise RunError(f"{path.parent}/config.json is damaged (it asks for more memory than there is)") from None
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise _damaged(path, error) from None
-    return agent
 
 
 def _read_npz(path: Path, expected: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

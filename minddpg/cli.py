@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import shlex
 import sys
 import time
@@ -98,15 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--episodes", type=_positive, default=10, metavar="N", help="evaluation episodes; default: 10")
     train.add_argument("--quiet", action="store_true", help="no progress while training")
     group = train.add_argument_group("hyperparameters (default: the preset's)")
-    for field in dataclasses.fields(Config):
-        group.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            dest=f"config_{field.name}",
-            default=argparse.SUPPRESS,
-            metavar=_metavar(field),
-            type=_value(field),
-            help=field.metadata["help"],
-        )
+    _add_fields(group, [field.name for field in dataclasses.fields(Config)])
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser(
@@ -123,6 +116,36 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(run=_evaluate)
 
+    check = commands.add_parser(
+        "gradcheck",
+        allow_abbrev=False,
+        help="check every gradient against finite differences",
+        description="Check every gradient of an agent, by name, against finite differences in float64, and what finite "
+        "differences do not see. DIR: a trained agent, on transitions it learnt from; without DIR: a fresh agent on "
+        "random ones. Exit status: 0 all right, 1 something wrong.",
+        epilog="Examples: 'minddpg gradcheck', 'minddpg gradcheck runs/Pendulum-v1-seed0', "
+        "'minddpg gradcheck --hidden-sizes 400,300 --action-layer 1 --final-init 3e-3 --batch-size 16', "
+        "'minddpg gradcheck --planted'.",
+    )
+    check.add_argument("directory", nargs="?", metavar="DIR", help="run directory, as 'minddpg train' wrote it")
+    check.add_argument("--planted", action="store_true", help="plant historical bugs instead: each must be caught")
+    check.add_argument("--json", action="store_true", help="print JSON")
+    check.add_argument(
+        "--mode",
+        choices=("full", "sample", "directions"),
+        default="full",
+        help="every element; some of every tensor; or random directions through every tensor; default: full",
+    )
+    check.add_argument(
+        "--seed", type=_whole, default=0, metavar="S", help="of parameters, batch and sample; default: 0"
+    )
+    check.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="transitions; default: 32")
+    fresh = check.add_argument_group("the fresh agent (not with DIR)")
+    fresh.add_argument("--obs-dim", type=_positive, metavar="N", help="length of an observation; default: 3")
+    fresh.add_argument("--act-dim", type=_positive, metavar="N", help="length of an action; default: 1")
+    _add_fields(fresh, ["hidden_sizes", "action_layer", "final_init", "critic_weight_decay"])
+    check.set_defaults(run=_gradcheck)
+
     warmup = commands.add_parser(
         "warmup",
         help="compile now instead of at the first run",
@@ -131,6 +154,25 @@ def _parser() -> argparse.ArgumentParser:
     warmup.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: float32")
     warmup.set_defaults(run=lambda args: _compile(args.dtype))
     return parser
+
+
+def _add_fields(group: argparse._ArgumentGroup, names: list[str]) -> None:
+    """Flags for these fields of Config."""
+    for field in dataclasses.fields(Config):
+        if field.name in names:
+            group.add_argument(
+                f"--{field.name.replace('_', '-')}",
+                dest=f"config_{field.name}",
+                default=argparse.SUPPRESS,
+                metavar=_metavar(field),
+                type=_value(field),
+                help=field.metadata["help"],
+            )
+
+
+def _config_flags(args: argparse.Namespace) -> dict[str, Any]:
+    """What was given of the flags that stand for fields of Config."""
+    return {name.removeprefix("config_"): v for name, v in vars(args).items() if name.startswith("config_")}
 
 
 def _whole(text: str) -> int:
@@ -179,7 +221,7 @@ def _value(field: dataclasses.Field[Any]) -> Any:
 
 
 def _train(args: argparse.Namespace) -> int:
-    changes = {n.removeprefix("config_"): value for n, value in vars(args).items() if n.startswith("config_")}
+    changes = _config_flags(args)
     if args.out is not None and Path(args.out).exists():
         _fail(f"{Path(args.out)} exists; choose another --out, or remove it")
 
@@ -240,6 +282,82 @@ def _evaluate(args: argparse.Namespace) -> int:
     else:
         print(f"{env}, {args.directory}: {_summary(returns)}")
     return 0
+
+
+def _gradcheck(args: argparse.Namespace) -> int:
+    changes = _config_flags(args)
+    flags = [f"--{name.replace('_', '-')}" for name in changes]
+    flags += [flag for flag, value in (("--obs-dim", args.obs_dim), ("--act-dim", args.act_dim)) if value]
+    if flags and (args.directory or args.planted):
+        _fail(f"{flags[0]} is for a fresh agent; leave it out {'with --planted' if args.planted else 'or DIR'}")
+    if args.planted and args.directory:
+        _fail("--planted checks copies of minddpg, not a run; leave DIR out")
+    config = Config(hidden_sizes=(64, 64), dtype="float32").replace(**changes)
+
+    import numpy as np
+
+    from .checkpoint import load, load_info, load_transitions
+    from .ddpg import DDPG
+    from .gradcheck import check_agent
+    from .jit import is_warm, mark_warm
+    from .replay import Batch
+
+    if args.planted:
+        return _planted(args.json)
+    rng = np.random.default_rng(args.seed)
+    if args.directory:
+        agent, kept = load(args.directory), load_transitions(args.directory)
+        rows = rng.permutation(len(kept.rew))[: args.batch_size]
+        obs, act, rew, next_obs = kept.obs[rows], kept.act[rows], kept.rew[rows], kept.next_obs[rows]
+        over = kept.terminated[rows]
+        what = (
+            f"{args.directory}: {load_info(args.directory).env}, {agent.updates:,} updates; transitions it learnt from"
+        )
+    else:
+        n, obs_dim, act_dim = args.batch_size, args.obs_dim or 3, args.act_dim or 1
+        agent = DDPG(obs_dim, act_dim, config, args.seed)
+        obs, next_obs = rng.standard_normal((n, obs_dim)), rng.standard_normal((n, obs_dim))
+        act, rew, over = rng.uniform(-1, 1, (n, act_dim)), rng.standard_normal(n), rng.random(n) < 0.2
+        what = f"a fresh agent, seed {args.seed}; random transitions"
+    batch = Batch(obs, act, rew, next_obs, over)
+    out = sys.stderr if args.json else sys.stdout
+    numbers = f"{agent.actor.params.size:,} parameters of the actor, {agent.critic.params.size:,} of the critic"
+    print(f"{what}\n{numbers}, batch of {len(batch.rew)}", file=out)
+    if not is_warm("gradcheck"):
+        print("compiling the checks (first run of this version on this machine, about a minute)", file=out)
+    report = check_agent(agent, batch, mode=args.mode, seed=args.seed, progress=_tell)
+    mark_warm("gradcheck")
+    print(report.to_json() if args.json else "\n" + report.table(_wants_colour()))
+    return 0 if report.ok else 1
+
+
+def _planted(as_json: bool) -> int:
+    from .gradcheck.planted import BUGS, text, verdict
+
+    verdicts = []
+    for number, bug in enumerate(BUGS, 1):
+        _tell(f"{number} of {len(BUGS)}: {bug.name}")
+        verdicts.append(verdict(bug))
+        if not as_json:
+            print(text(verdicts[-1]), flush=True)
+    caught, usual = sum(v.caught for v in verdicts), sum(v.usual != "fail" for v in verdicts)
+    if as_json:
+        records = [{**v.bug._asdict(), **v._asdict(), "bug": v.bug.name, "caught": v.caught} for v in verdicts]
+        print(json.dumps(records, indent=2))
+    else:
+        print(f"\n{caught} of {len(verdicts)} bugs caught; {usual} of them would pass at atol=1e-5, rtol=1e-3 "
+              "(all, or with the paper's initial weights)")  # fmt: skip
+    return 0 if caught == len(verdicts) else 1
+
+
+def _tell(what: str) -> None:
+    """What is being done, on a terminal's last line."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{what} ...", end="" if what else "\r\033[K", file=sys.stderr, flush=True)
+
+
+def _wants_colour() -> bool:
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 
 def _look_at(env: str) -> Environment:

@@ -108,3 +108,9 @@ class ReplayBuffer:
     def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
         """A batch of held transitions, uniform and with replacement."""
         return gather(self.transitions, self.draw(batch_size, rng))
+
+    def spread(self, count: int) -> Batch:
+        """Up to `count` held transitions, evenly spread from the oldest to the newest; none where none is held."""
+        oldest = self._next if self.size == self.capacity else 0
+        steps = np.linspace(0, self.size - 1, min(count, self.size)).astype(np.int64)
+        return gather(self.transitions, (oldest + steps) % self.capacity)

@@ -179,7 +179,7 @@ def train(
     env: Gymnasium id, "module:Env-v0", or a callable that makes an environment.
     config: hyperparameters; None takes the environment's preset. steps: environment steps; None takes config.steps.
     seed: of everything random; one seed gives bit-identical parameters on one machine.
-    out: directory for config.json, progress.csv and agent.npz, which must not exist; None writes nothing.
+    out: directory for the files of a run (see checkpoint.py), which must not exist; None writes nothing.
     progress: called after every step with the steps made and the history so far.
 
     Ctrl-C stops after the current step and still writes the agent. Raises ConfigError, RunError, EnvError for an
@@ -209,21 +209,22 @@ def _train(
     agent = DDPG(environment.obs_dim, environment.act_dim, config, seed)
     info = RunInfo(environment.name, seed, agent.obs_dim, agent.act_dim, config)
     directory = RunDirectory(out, info) if out is not None else None
+    replay = ReplayBuffer(min(config.buffer_size, config.steps), agent.obs_dim, agent.act_dim, config.dtype)
     history: list[EpisodeRow] = []
     try:
         with stop_on_signal() as stop:
-            step = _run(environment, agent, seed, directory, history, progress, stop)
+            step = _run(environment, agent, replay, seed, directory, history, progress, stop)
         if not agent.is_finite():
             raise TrainingError("a parameter is no longer finite after the last update; lower critic_lr and actor_lr")
         if directory:
-            directory.save(agent)
+            directory.save(agent, replay)
     except BaseException as error:
         if directory and agent.updates == 0:
             directory.discard()
         elif directory:
             kept = "the run so far"
             if agent.is_finite():
-                directory.save(agent)
+                directory.save(agent, replay)
                 kept = "the agent so far"
             if isinstance(error, (EnvError, TrainingError)):
                 error.args = (f"{error}; {kept} is kept in {directory.path}",)
@@ -237,6 +238,7 @@ def _train(
 def _run(
     environment: Environment,
     agent: DDPG,
+    replay: ReplayBuffer,
     seed: int,
     directory: RunDirectory | None,
     history: list[EpisodeRow],
@@ -245,7 +247,6 @@ def _run(
 ) -> int:
     """The training loop.    -> steps made"""
     config, streams = agent.config, random_streams(seed)
-    replay = ReplayBuffer(min(config.buffer_size, config.steps), agent.obs_dim, agent.act_dim, config.dtype)
     noise = new_noise(config, agent.act_dim, streams.noise)
     start = time.perf_counter()
     obs = environment.reset(seed=int(streams.environment.integers(2**31)))

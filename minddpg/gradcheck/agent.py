@@ -16,7 +16,7 @@ from ..ddpg import DDPG
 from ..jit import FloatArray
 from ..networks import Network, actor_forward, copy_network, critic_forward, layer_input
 from ..replay import Batch, ShapeError
-from .agent_structure import Source, agent_gradients, check_agent_structure, named
+from .agent_structure import Source, agent_gradients, bellman, check_agent_structure, named
 from .checker import DIRECTIONS, SAMPLES, Mode, choose_lines, judge
 from .differences import STEP, Probe, Quotients, first_look
 from .report import Report
@@ -40,6 +40,7 @@ def check_agent(
     rtol: float = 1e-6,
     seed: int = 0,
     source: Source = MINDDPG,
+    progress: Callable[[str], None] | None = None,
 ) -> Report:
     """Check an agent as it stands, on a batch of N transitions, in a float64 copy of both.
 
@@ -49,8 +50,10 @@ def check_agent(
     is zero because no sample has an open path to it is right, and says so.
     Structural checks: see agent_structure.py. Neither agent nor batch is changed.
     mode, samples, directions, rtol, seed: see check_gradient. source: whose gradients to check; the finite differences
-    are always minddpg's. Raises ShapeError where the batch does not fit.
+    are always minddpg's. progress: called with what is checked next. Raises ShapeError where the batch does not fit.
     """
+    tell = progress or (lambda _: None)
+    tell("gradients")
     batch = _checked(agent, batch)
     exact = source.ddpg.DDPG(agent.obs_dim, agent.act_dim, agent.config.replace(dtype="float64"))
     exact.load_state_dict(agent.state_dict())
@@ -59,7 +62,11 @@ def check_agent(
         narrow = agent_gradients(source, agent, _cast(batch, agent.config.dtype))
     rng = np.random.default_rng(seed)
     tensors = []
-    for function in (_critic_loss(exact, batch), _q_slopes(exact, batch), _chain(exact, batch)):
+    for function in (
+        _critic_loss(exact, batch, bellman(source, exact, batch)),
+        _q_slopes(exact, batch),
+        _chain(exact, batch),
+    ):
         # As plain NumPy, one forward per step is faster than the sweep's loops.
         swept = function.sweep() if function.sweep and mode == "full" and not numba.config.DISABLE_JIT else {}
         for name in function.probe.inputs:
@@ -69,6 +76,7 @@ def check_agent(
             error = difference(narrow[name], gradients[name]) if name in narrow else math.nan
             note = CLOSED if name in function.closed else ""
             tensors.append(replace(tensor, float32_error=error, note=note))
+    tell("structural checks")
     return Report(tuple(tensors), tuple(check_agent_structure(source, exact, batch)), rtol, 0.0, mode)
 
 
@@ -78,17 +86,15 @@ def check_agent(
 class _Function(NamedTuple):
     """A function of named arrays. sweep: compiled first looks, if any. closed: names whose gradient must be zero."""
 
+    name: str
     probe: Probe
     sweep: Callable[[], dict[str, Quotients]] | None
     closed: set[str]
 
 
-def _critic_loss(agent: Any, batch: Batch) -> _Function:
+def _critic_loss(agent: Any, batch: Batch, target_q: FloatArray) -> _Function:
     """mean (Q(s, a) - y)^2 + decay / 2 sum W^2 in the critic's parameters."""
     critic, decay = _copy(agent.critic), agent.config.critic_weight_decay
-    target_q = ddpg.bellman_target(
-        Network(*agent.target_actor), Network(*agent.target_critic), batch, agent.config.gamma
-    )
     inputs, caches = named("critic", critic), {}
     weights = [array for name, array in inputs.items() if name.endswith("weight")]
 
@@ -96,7 +102,7 @@ def _critic_loss(agent: Any, batch: Batch) -> _Function:
         q, caches["critic"] = critic_forward(critic, batch.obs, batch.act)
         return np.mean((q - target_q) ** 2) + decay / 2 * sum(np.sum(w * w) for w in weights)
 
-    probe = Probe(loss, inputs, np.array(1.0), lambda _: _masks(critic, caches["critic"]))
+    probe = Probe(loss, inputs, np.array(1.0), lambda _: _masks(critic, caches["critic"]), {len(batch.obs)})
 
     def sweep() -> dict[str, Quotients]:
         swept = sweep_critic(critic, batch.obs, batch.act, target_q, SQUARED_ERROR, probe.rounding)
@@ -108,8 +114,10 @@ def _critic_loss(agent: Any, batch: Batch) -> _Function:
         return found
 
     reached = np.ones(len(batch.obs), bool)
-    closed = set() if decay else _closed("critic", critic, caches["critic"], reached)
-    return _Function(probe, sweep, closed)
+    closed = _closed("critic", critic, caches["critic"], reached)
+    if decay:
+        closed = {name for name in closed if name.endswith("bias")}
+    return _Function("the critic's loss, in the critic", probe, sweep, closed)
 
 
 def _q_slopes(agent: Any, batch: Batch) -> _Function:
@@ -121,12 +129,11 @@ def _q_slopes(agent: Any, batch: Batch) -> _Function:
         values, caches["critic"] = critic_forward(critic, inputs["dq_dobs"], inputs["dq_dact"])
         return values
 
-    probe = Probe(q, inputs, np.ones(len(batch.obs)), lambda _: _masks(critic, caches["critic"]))
+    probe = Probe(q, inputs, np.ones(len(batch.obs)), lambda _: _masks(critic, caches["critic"]), {len(batch.obs)})
     layers = {"dq_dact": critic.action_layer, "dq_dobs": 0}
     reached = np.ones(len(batch.obs), bool)
-    return _Function(
-        probe, None, {n for n, layer in layers.items() if not _reach(critic, caches["critic"], reached, layer).any()}
-    )
+    closed = {n for n, layer in layers.items() if not _reach(critic, caches["critic"], reached, layer).any()}
+    return _Function("Q, in a and s", probe, None, closed)
 
 
 def _chain(agent: Any, batch: Batch) -> _Function:
@@ -143,7 +150,7 @@ def _chain(agent: Any, batch: Batch) -> _Function:
     def pattern(_: Any) -> Flags:
         return np.concatenate([_masks(actor, caches["actor"]), _masks(critic, caches["critic"])])
 
-    probe = Probe(q_of_mu, inputs, minus_mean, pattern)
+    probe = Probe(q_of_mu, inputs, minus_mean, pattern, {len(batch.obs)})
 
     def sweep() -> dict[str, Quotients]:
         return _split("actor", actor, sweep_actor(actor, critic, batch.obs, minus_mean, probe.rounding))
@@ -151,7 +158,7 @@ def _chain(agent: Any, batch: Batch) -> _Function:
     act, actor_cache = actor_forward(actor, batch.obs)
     reached = _reach(critic, caches["critic"], np.ones(len(act), bool), critic.action_layer)
     reached &= (np.abs(act) < 1).any(axis=1)
-    return _Function(probe, sweep, _closed("actor", actor, actor_cache, reached))
+    return _Function("-mean Q(s, mu(s)), in the actor", probe, sweep, _closed("actor", actor, actor_cache, reached))
 
 
 def _masks(network: Network, cache: FloatArray) -> Flags:

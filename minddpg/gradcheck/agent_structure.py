@@ -29,7 +29,7 @@ class Source(NamedTuple):
 def agent_gradients(source: Source, agent: Any, batch: Batch) -> dict[str, npt.NDArray[Any]]:
     """The gradients under test, by name."""
     algorithm = source.ddpg
-    target_q = algorithm.bellman_target(agent.target_actor, agent.target_critic, batch, agent.config.gamma)
+    target_q = bellman(source, agent, batch)
     decay = agent.config.critic_weight_decay
     _, dcritic, _ = algorithm.critic_gradient(agent.critic, batch.obs, batch.act, target_q, decay)
     act, _ = algorithm.actor_forward(agent.actor, batch.obs)
@@ -42,6 +42,11 @@ def agent_gradients(source: Source, agent: Any, batch: Batch) -> dict[str, npt.N
         "dq_dobs": source.networks.backward_to_obs(agent.critic, ones, cache),
         **named("actor", agent.actor._replace(params=dtheta)),
     }
+
+
+def bellman(source: Source, agent: Any, batch: Batch) -> Any:
+    """The critic's target y (N,), which is data: no gradient flows through it."""
+    return source.ddpg.bellman_target(agent.target_actor, agent.target_critic, batch, agent.config.gamma)
 
 
 def named(prefix: str, network: Any) -> dict[str, npt.NDArray[Any]]:
@@ -58,8 +63,13 @@ def check_agent_structure(source: Source, agent: Any, batch: Batch) -> list[Chec
 
 
 def _clone(source: Source, agent: Any) -> Any:
-    clone = source.ddpg.DDPG(agent.obs_dim, agent.act_dim, agent.config)
-    clone.load_state_dict(agent.state_dict())
+    """A copy whose target networks stand apart from the online ones, so that it shows which of them is used."""
+    clone, rng = source.ddpg.DDPG(agent.obs_dim, agent.act_dim, agent.config), np.random.default_rng(0)
+    state = agent.state_dict()
+    for name in state:
+        if name.startswith("target_"):
+            state[name] = state[name] + 0.1 * rng.standard_normal(state[name].shape)
+    clone.load_state_dict(state)
     return clone
 
 
@@ -74,7 +84,7 @@ def _changed(before: State, after: State) -> list[str]:
 
 def _check(name: str, wrong: list[str], what: str) -> Check:
     shown = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-    return Check(name, not wrong, f"{shown} {what}" if wrong else "")
+    return Check(name, not wrong, f"{shown} {what}".rstrip() if wrong else "")
 
 
 # --- gradients --------------------------------------------------------------------------------------------------------
@@ -91,13 +101,15 @@ def _gradients(source: Source, agent: Any, batch: Batch) -> Iterator[Check]:
     )
     yield _check("computing gradients writes nothing", written, "written")
 
-    doubled = agent_gradients(source, agent, Batch(*(np.concatenate([array, array]) for array in batch)))
-    wrong = []
+    # Three times, not twice: halving is exact in any precision, and would not show a float32 on the way.
+    tripled = agent_gradients(source, agent, Batch(*(np.concatenate([array] * 3) for array in batch)))
+    errors = {}
     for name, gradient in first.items():
-        expected = np.concatenate([gradient, gradient]) if name.startswith("dq_") else gradient
-        if difference(doubled[name], expected) > SAME:
-            wrong.append(name)
-    yield _check("a doubled batch has the same gradient", wrong, "has not: a sum for a mean, or 1/N twice")
+        expected = np.concatenate([gradient] * 3) if name.startswith("dq_") else gradient
+        errors[name] = difference(tripled[name], expected)
+    wrong, worst = [name for name, error in errors.items() if error > SAME], max(errors.values())
+    cause = "a sum for a mean, or 1/N twice" if worst > 1e-3 else "float32 on the way"
+    yield _check("a tripled batch has the same gradient", wrong, f"off by {worst:.0e}: {cause}")
 
     n = len(batch.obs)
     if n > 1:
@@ -116,7 +128,7 @@ def _gradients(source: Source, agent: Any, batch: Batch) -> Iterator[Check]:
 def _backwards(source: Source, agent: Any, batch: Batch) -> Iterator[Check]:
     """Zero and linear in upstream, and the four backwards agree."""
     rng, net = np.random.default_rng(0), source.networks
-    not_zero, not_linear, differ = [], [], []
+    not_zero, not_linear, differ, written = [], [], [], []
     none = np.empty((len(batch.obs), 0))
     for name in ONLINE:
         network = getattr(agent, name)
@@ -124,9 +136,14 @@ def _backwards(source: Source, agent: Any, batch: Batch) -> Iterator[Check]:
         out = network.layout[-1, net.FAN_IN]
         first, second = rng.standard_normal((2, len(batch.obs), out))
         ways = ("to_weights", "to_obs", "to_action") if name == "critic" else ("to_weights", "to_obs")
-        both = dict(zip(("to_weights", "to_obs", "to_action"), net.backward(network, first.copy(), cache), strict=True))
+        kept, seed = cache.copy(), first.copy()
+        both = dict(zip(("to_weights", "to_obs", "to_action"), net.backward(network, seed, cache), strict=True))
         for way in ways:
-            backward = partial(_run, getattr(net, f"backward_{way}"), network, cache)
+            getattr(net, f"backward_{way}")(network, seed, cache)
+        if not same_bits(cache, kept) or not same_bits(seed, first):
+            written.append(name)
+        for way in ways:
+            backward = partial(_run, getattr(net, f"backward_{way}"), network, kept)
             if np.any(backward(0 * first)):
                 not_zero.append(f"{name} {way}")
             a, b = backward(first), backward(second)
@@ -134,13 +151,14 @@ def _backwards(source: Source, agent: Any, batch: Batch) -> Iterator[Check]:
                 not_linear.append(f"{name} {way}")
             if difference(both[way], a) > SAME:
                 differ.append(f"{name} {way}")
+    yield _check("backward writes neither upstream nor what forward kept", written, "written")
     yield _check("zero upstream gives zero gradients", not_zero, "not")
     yield _check("gradients are linear in upstream", not_linear, "not: upstream is ignored, clipped or used twice")
     yield _check("backward equals its parts, to weights, to obs, to action", differ, "differ")
 
 
 def _run(backward: Callable[..., Any], network: Any, cache: Any, dz: Any) -> Any:
-    return backward(network, dz.copy(), cache)
+    return backward(network, dz.copy(), cache.copy())
 
 
 # --- the update -------------------------------------------------------------------------------------------------------
@@ -156,9 +174,6 @@ def _memory(source: Source, agent: Any, batch: Batch) -> Check:
 def _terminated(source: Source, agent: Any, batch: Batch) -> Check:
     """y = r where the episode terminated, and r + gamma Q'(s', mu'(s')) of the target networks elsewhere."""
     clone, algorithm = _clone(source, agent), source.ddpg
-    rng = np.random.default_rng(0)
-    for network in (clone.target_actor, clone.target_critic):
-        network.params[:] += 0.1 * rng.standard_normal(network.params.size)  # apart from the online networks
     half = batch._replace(terminated=np.arange(len(batch.rew)) % 2 == 0)
     y = algorithm.bellman_target(clone.target_actor, clone.target_critic, half, agent.config.gamma)
     act, _ = algorithm.actor_forward(clone.target_actor, half.next_obs)

@@ -29,7 +29,7 @@ SAMPLES = 32  # elements per tensor
 DIRECTIONS = 8  # per tensor
 NOISY = "the function computes in float32 somewhere, or draws random numbers; let it keep the dtype of its inputs"
 WORST_LOOKED_AT = 4  # of a tensor's wrong elements; where all of them stay wrong, so do the others
-DOUBTFUL_LOOKED_AT = 64  # of a tensor's elements below rounding, one by one
+DOUBTFUL_LOOKED_AT = 64  # of a tensor's elements below rounding, or on kinks where there is nothing else
 
 
 def check_gradient(
@@ -78,7 +78,6 @@ def check_gradient(
     for name in batch:
         if name not in arrays or arrays[name].ndim == 0:
             raise ValueError(f"batch names {name!r}, which is no input with a first axis")
-    probe = Probe(function, arrays, weights, pattern)
     analytic: Gradients
     checks: list[Check] = []
     float32_errors: dict[str, float] = {}
@@ -89,6 +88,8 @@ def check_gradient(
         analytic = gradients
     if not analytic:
         raise ValueError("no gradients to check")
+    known = [arrays[name] for name in batch] or [weights, *(x for name, x in arrays.items() if name not in analytic)]
+    probe = Probe(function, arrays, weights, pattern, {n for array in known for n in array.shape[:1]})
     rng = np.random.default_rng(seed)
     tensors = []
     for name, gradient in analytic.items():
@@ -209,6 +210,9 @@ class _Judgement:
                     self.unresolved[:] = False
         for i in np.flatnonzero(self.unresolved)[:DOUBTFUL_LOOKED_AT]:
             self._second_look(i)
+        if self.kink.any() and not self._compared().any():
+            for i in np.flatnonzero(self.kink)[:DOUBTFUL_LOOKED_AT]:  # smaller steps may not cross
+                self._second_look(i)
 
     def _second_look(self, i: np.intp) -> str:
         where = self.lines.where(int(i))
@@ -223,13 +227,16 @@ class _Judgement:
         self.slope[i] = again.slope
         return again.word
 
+    def _compared(self) -> npt.NDArray[np.bool_]:
+        return ~(self.zero | self.kink | self.unresolved | self.noisy)
+
     def _relative_error(self) -> FloatArray:
         size = np.maximum(np.abs(self.analytic), np.abs(self.numeric))
         return np.divide(np.abs(self.analytic - self.numeric), size, out=np.zeros_like(size), where=size > 0)
 
     def report(self) -> TensorReport:
         """The row of the table."""
-        compared = ~(self.zero | self.kink | self.unresolved | self.noisy)
+        compared = self._compared()
         rank = self._relative_error() + self.wrong  # a wrong one comes before a noisy one
         rank[~(compared | self.noisy)] = -1
         worst = int(np.argmax(rank)) if len(rank) and rank.max() >= 0 else None
@@ -253,15 +260,15 @@ class _Judgement:
             numeric=0.0 if worst is None else float(self.numeric[worst]),
             rel_error=float(np.linalg.norm(a - n)) / norm if norm else 0.0,
             slope=float(np.nanmedian(self.slope[self.wrong])) if told.any() else math.nan,
+            usual=bool(np.all(np.abs(a - n) <= 1e-5 + 1e-3 * np.abs(n))),
             hint=self._hint(compared) if self.wrong.any() else NOISY if self.noisy.any() else "",
             kinks_at=tuple(self.lines.index_of(int(i)) for i in np.flatnonzero(self.kink)),
             unresolved_at=tuple(self.lines.index_of(int(i)) for i in np.flatnonzero(self.unresolved)),
         )
 
     def _hint(self, compared: npt.NDArray[np.bool_]) -> str:
-        numeric = np.where(compared, self.numeric, math.nan)
-        lengths = {n for array in (*self.probe.inputs.values(), self.probe.upstream) for n in array.shape[:1]}
-        x = self.probe.inputs[self.name]
+        numeric = np.where(compared | self.zero, self.numeric, math.nan)
+        x, lengths = self.probe.inputs[self.name], self.probe.batch_sizes
         if len(numeric) == self.gradient.size and self.lines.directions is None:
             shape = self.gradient.shape
             return hint(self.gradient, numeric.reshape(shape), self.wrong.reshape(shape), x, lengths)

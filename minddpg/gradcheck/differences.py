@@ -43,7 +43,9 @@ class Probe:
         inputs: Inputs,
         upstream: FloatArray,
         pattern: Callable[[Inputs], npt.NDArray[np.bool_]] | None,
+        batch_sizes: set[int],
     ):
+        self.batch_sizes = batch_sizes  # for hints
         self.function, self.inputs, self.upstream, self.pattern = function, inputs, upstream, pattern
         self.centre = np.array(function(inputs), np.float64)
         if self.centre.shape != upstream.shape:

@@ -27,20 +27,21 @@ def hint(
         return "the gradient is zero everywhere and should not be: never written, detached, or a dropped bias"
     if not np.any(n):
         return "the function does not depend on this tensor here: detached on the way forward, or dead units"
-    if np.all(wrong[compared] | ((a == 0) & (n == 0))):
-        factor = float(a @ n / (a @ a))  # numeric = factor * analytic, by least squares
-        if _alike(factor * a, n):
-            return _of_a_factor(factor, batch_sizes)
-    if analytic.ndim == 2 and compared.all():
+    factor = float(a @ n / (a @ a))  # numeric = factor * analytic, by least squares
+    if _explains(factor * a, a, n):
+        return _of_a_factor(factor, batch_sizes)
+    if len(a) > 1 and np.ptp(a) == 0:
+        return "all elements are the same: summed over the units too"
+    if analytic.ndim == 2 and min(analytic.shape) > 1 and compared.all():
         rows, columns = analytic.shape
-        if rows == columns and _alike(analytic.T, numeric):
+        if rows == columns and _explains(analytic.T, analytic, numeric):
             return "the transposed gradient fits: dW = x^T dy, not dy^T x"
-        if rows != columns and _alike(analytic.reshape(columns, rows).T, numeric):
+        if rows != columns and _explains(analytic.reshape(columns, rows).T, analytic, numeric):
             return "the transposed gradient fits: dW was written as (out, in) into memory laid out as (in, out)"
     if x.shape == analytic.shape:
         difference, weight = (analytic - numeric)[compared], x[compared]
         share = float(difference @ weight / (weight @ weight)) if np.any(weight) else 0.0
-        if share and _alike(share * weight, difference):
+        if share and _explains(a - share * weight, a, n):
             if share < 0:
                 return f"{-share:.4g} times the tensor itself is missing: a weight decay left out of the gradient"
             return f"{share:.4g} times the tensor itself is too much: a weight decay that the function does not have"
@@ -62,7 +63,7 @@ def _of_a_factor(factor: float, batch_sizes: set[int]) -> str:
         if math.isclose(size, 1 / n, rel_tol=ALIKE):
             return f"{sign}too large by N = {n}: a sum over the batch where the function takes the mean"
     if math.isclose(size, 1, rel_tol=ALIKE):
-        return "the sign is wrong: ascent for descent, or a minus left out"
+        return "the sign is wrong: ascent for descent, or a minus left out" if factor < 0 else ""
     if math.isclose(size, 2, rel_tol=ALIKE):
         return f"{sign}half of what it should be: the square's factor 2 is missing"
     if math.isclose(size, 0.5, rel_tol=ALIKE):
@@ -74,17 +75,21 @@ def _place(analytic: FloatArray, wrong: npt.NDArray[np.bool_], compared: npt.NDA
     """Where all the wrong elements stand, when that is a part of the tensor."""
     if analytic.ndim == 0 or (wrong | ~compared).all():
         return ""
-    for axis, name in zip(
-        range(analytic.ndim), ("row", "column") if analytic.ndim == 2 else ("index",) * 9, strict=False
-    ):
+    if wrong.sum() == 1 and analytic.size > 1:
+        return f"wrong only at {tuple(int(i) for i in np.argwhere(wrong)[0])}: the rest is right"
+    for axis in range(analytic.ndim):
+        name = ("row", "column")[axis] if analytic.ndim == 2 else "entry"
         others = tuple(i for i in range(analytic.ndim) if i != axis)
         hit = np.flatnonzero(wrong.any(axis=others))
-        if 0 < len(hit) <= max(1, analytic.shape[axis] // 2) and wrong.sum() > 1:
-            place = f"{name} {hit[0]}" if len(hit) == 1 else f"{name}s {', '.join(map(str, hit[:4]))}"
+        if 0 < len(hit) <= analytic.shape[axis] // 2:
+            place = ", ".join(map(str, hit[:4])) + (", ..." if len(hit) > 4 else "")
+            plural = "" if len(hit) == 1 else "s"
             what = "zero there" if not np.any(analytic[wrong]) else "the rest is right"
-            return f"wrong only in {place}{', ...' if len(hit) > 4 else ''}: {what}"
+            return f"wrong only in {name}{plural} {place}: {what}"
     return ""
 
 
-def _alike(a: FloatArray, b: FloatArray) -> bool:
-    return bool(np.linalg.norm(a - b) <= ALIKE * np.linalg.norm(b))
+def _explains(corrected: FloatArray, analytic: FloatArray, numeric: FloatArray) -> bool:
+    """Whether a corrected gradient fits, and takes away nearly all of the error there was."""
+    left = float(np.linalg.norm(corrected - numeric))
+    return left <= ALIKE * float(np.linalg.norm(numeric)) and left <= 0.05 * float(np.linalg.norm(analytic - numeric))

@@ -22,6 +22,8 @@ class TensorReport:
     ratio: numeric / analytic of the worst element. slope: of the Taylor remainder over the step; 1 for a wrong
     gradient, 3 for a right one; NaN where it was not needed. rel_error: |analytic - numeric| / the larger of the two,
     as norms of the whole tensor. float32_error: of the gradient computed in float32, as such a norm; NaN if not asked.
+    usual: whether |analytic - numeric| <= 1e-5 + 1e-3 |numeric| everywhere, the usual tolerance of other checkers.
+    hint: the likeliest cause of what is wrong. note: why a gradient of nothing but zeros is right.
     """
 
     name: str
@@ -41,6 +43,7 @@ class TensorReport:
     rel_error: float
     slope: float = math.nan
     float32_error: float = math.nan
+    usual: bool = True
     hint: str = ""
     note: str = ""
     kinks_at: tuple[tuple[int, ...], ...] = ()

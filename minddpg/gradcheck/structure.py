@@ -130,23 +130,24 @@ def _batch_checks(
     rng: np.random.Generator,
 ) -> list[Check]:
     checks = []
-    doubled = {k: np.concatenate([v, v]) if k in batch else v for k, v in inputs.items()}
+    # Three times, not twice: halving is exact in any precision, and would not show a float32 on the way.
+    tripled = {k: np.concatenate([v] * 3) if k in batch else v for k, v in inputs.items()}
     if upstream is None:
-        value, twice = float(np.sum(function(dict(inputs)))), float(np.sum(function(dict(doubled))))
-        growth = next((g for g in (1.0, 2.0) if math.isclose(twice, g * value, rel_tol=1e-9)), None)
+        value, thrice = float(np.sum(function(dict(inputs)))), float(np.sum(function(dict(tripled))))
+        growth = next((g for g in (1.0, 3.0) if math.isclose(thrice, g * value, rel_tol=1e-9)), None)
         seeds: tuple[FloatArray, ...] = ()
     else:
-        growth, seeds = 2.0, (np.concatenate([upstream, upstream]),) if upstream.ndim else (upstream,)
+        growth, seeds = 3.0, (np.concatenate([upstream] * 3),) if upstream.ndim else (upstream,)
     if growth is not None:
-        found, wrong = run(doubled, *seeds), []
+        found, wrong = run(tripled, *seeds), []
         for name, gradient in analytic.items():
             # Each copy of a row gets its share of growth; a parameter gets all of it.
-            expected = np.concatenate([gradient, gradient]) * growth / 2 if name in batch else growth * gradient
+            expected = np.concatenate([gradient] * 3) * growth / 3 if name in batch else growth * gradient
             if difference(found[name], expected) > SAME:
                 ratio = np.linalg.norm(expected) / np.linalg.norm(found[name]) if np.any(found[name]) else math.inf
                 wrong.append(f"{name} (off by a factor {ratio:.3g})")
-        kind = "unchanged for a mean" if growth == 1 else "doubled for a sum"
-        checks.append(_all(f"the gradient of a doubled batch is {kind}", wrong, "is not"))
+        kind = "the same, for a mean" if growth == 1 else "three times as large, for a sum"
+        checks.append(_all(f"the gradient of a tripled batch is {kind}", wrong, "is not"))
     rows = len(inputs[batch[0]])
     if rows > 1 and any(name in batch for name in analytic):
         moved, wrong, last = {k: v.copy() for k, v in inputs.items()}, [], rows - 1

@@ -1,0 +1,285 @@
+"""Historical gradient bugs, planted one at a time into a copy of minddpg's own source: a checker that misses one fails.
+
+Each names where it was seen: an issue, a pull request or a repository. The copy runs as plain NumPy and is checked by
+`check_agent` against minddpg's forward, on an agent as the paper has it: the action joins at the second layer, weight
+decay 1e-2, last layer +-3e-3, which makes gradients as small as 1e-8; and on one with a larger last layer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import jit
+from ..config import Config
+from ..replay import Batch
+from .agent import check_agent
+from .agent_structure import Source
+from .report import Report
+
+N = 16  # transitions
+PACKAGE = "minddpg_with_a_bug"
+COPIED = ("optim", "layers", "networks", "ddpg")  # in the order of their imports
+SHARED = ("config", "matmul", "replay")  # taken as they are
+
+
+class Bug(NamedTuple):
+    """`right` stands once in `file`; the bug puts `wrong` in its place."""
+
+    name: str
+    source: str
+    file: str
+    right: str
+    wrong: str
+
+
+class Verdict(NamedTuple):
+    """What the check of one bug found. usual: what rtol=1e-3, atol=1e-5 would have said of the same gradients."""
+
+    bug: Bug
+    by_differences: bool
+    by_structure: bool
+    hint: str
+    broken: str
+    usual: str
+
+    @property
+    def caught(self) -> bool:
+        """Whether anything was found."""
+        return self.by_differences or self.by_structure
+
+
+SEED = "dq = np.full((n, 1), -1 / n, obs.dtype)"
+TO_ACTION = "dact = backward_to_action(critic, dq, critic_cache)"
+DTHETA = "    return dtheta, dact, q\n"
+MASK = (
+    "        x = layer_input(network, cache, layer)\n        dz = relu_backward(linear_backward_input(dz, hidden_rows("
+)
+ACTOR_STEP = "    dtheta, dact, q = actor_gradient(learner.actor, learner.critic, batch.obs)\n"
+BIAS = "            dbias[k] += dy[i, k]"
+TANH = "result[i] = upstream[i] * (1 - output[i] * output[i])"
+RELU = "gradient[j] *= output[j] > zero"
+
+BUGS = (
+    # the batch
+    Bug("critic: divided by N twice", "kcg2015/DDPG_numpy_only", "layers", "2 / len(q)", "2 / len(q) ** 2"),
+    Bug("actor: divided by N twice", "floodsung/DDPG#2", "ddpg", SEED, SEED.replace("/ n,", "/ n**2,")),
+    Bug("actor: sum for mean", "IntelLabs/coach#344", "ddpg", SEED, SEED.replace("/ n,", "/ 1,")),
+    Bug("critic: sum for mean", "pemami4911/deep-rl#15", "layers", "2 / len(q)", "2 / 1"),
+    Bug("critic: the square's factor 2", "CS231n notes, neural-networks-3", "layers", "2 / len(q)", "1 / len(q)"),
+    Bug(
+        "critic: (N, 1) minus (N,) broadcast", "openai/spinningup#339", "layers",
+        "error = q - target_q", "error = np.mean(q.reshape(-1, 1) - target_q, axis=1)",
+    ),
+    # the actor's chain
+    Bug("actor: the minus is missing", "germain-hug/Deep-RL-Keras#5", "ddpg", SEED, SEED.replace("-1", "1")),
+    Bug("actor: gradient detached", "thu-ml/tianshou#1268", "ddpg", DTHETA, DTHETA.replace("dtheta,", "0 * dtheta,")),
+    Bug(
+        "actor: dQ/da at the replayed action", "floodsung/DDPG#14", "ddpg", ACTOR_STEP,
+        "    act, actor_cache = actor_forward(learner.actor, batch.obs)\n"
+        "    q, critic_cache = critic_forward(learner.critic, batch.obs, batch.act)\n"
+        "    dact = backward_to_action(learner.critic, np.full((len(q), 1), -1 / len(q)), critic_cache)\n"
+        "    dtheta = backward_to_weights(learner.actor, tanh_backward(dact, act), actor_cache)\n",
+    ),
+    Bug(
+        "actor: dQ/da lost where Q is clipped", "openai/baselines#131", "ddpg",
+        TO_ACTION, "dq[q > np.median(q)] = 0\n    " + TO_ACTION,
+    ),
+    Bug(
+        "actor: action scale on the way back only", "udacity/deep-reinforcement-learning#41", "ddpg",
+        TO_ACTION, TO_ACTION + " * 2.0",
+    ),
+    Bug(
+        "actor: the step through tanh left out", "arthurdouillard/deepcourse#9", "ddpg",
+        "dz = tanh_backward(dact, act)", "dz = dact",
+    ),
+    Bug(
+        "tanh': of the output, not of its input", "davidrmiller/neural2d#40", "layers",
+        TANH, "result[i] = upstream[i] * (1 - np.tanh(output[i]) ** 2)",
+    ),
+    Bug("tanh': 1 + a^2", "gy910210/neural-network-from-scratch#2", "layers", TANH, TANH.replace("1 -", "1 +")),
+    Bug(
+        "tanh': upstream not multiplied in", "yizt/numpy_neural_network#6", "layers",
+        TANH, "result[i] = 1 - np.tanh(upstream[i]) ** 2",
+    ),
+    Bug(
+        "dQ/da: the action's rows from the wrong end", "NervanaSystems/neon#111", "networks",
+        "    return full[len(full) - network.act_dim :]", "    return full[: network.act_dim]",
+    ),
+    Bug(
+        "dQ/da: rows mixed by batch statistics", "keras-team/keras-io#198", "networks",
+        "    return linear_backward_input(dz, action_rows(network))",
+        "    dact = linear_backward_input(dz, action_rows(network))\n    return dact - dact.mean(axis=0)",
+    ),
+    # layers
+    Bug("ReLU: upstream overwritten by the mask", "haifengl/smile#528", "layers", RELU, RELU.replace("*=", "=")),
+    Bug(
+        "ReLU: the mask of another layer", "pytorch/pytorch#11662", "networks", "network.action_layer, -1):\n" + MASK,
+        "network.action_layer, -1):\n" + MASK.replace("cache, layer)", "cache, max(1, layer - 1))[:, :10]"),
+    ),
+    Bug("bias: gradient not written", "CS231n notes, neural-networks-3", "layers", BIAS, BIAS.replace("dy", "0 * dy")),
+    Bug(
+        "bias: mean over the batch for the sum", "kvfrans/notes#5", "layers",
+        BIAS, BIAS.replace("dy[i, k]", "dy[i, k] / len(dy)"),
+    ),
+    Bug(
+        "bias: summed over the units too", "rasbt/stat453-deep-learning-ss21#5", "layers",
+        BIAS, BIAS.replace("dy[i, k]", "dy[i].sum()"),
+    ),
+    Bug(
+        "weight: transposed where it fits", "apache/tvm#5695", "layers", "matmul_left_transposed(x, dy, dweight)",
+        "matmul_left_transposed(*((dy, x) if x.shape == dy.shape else (x, dy)), dweight)",
+    ),
+    Bug(
+        "weight: one element in a hundred is off", "pytorch/pytorch#57166", "layers",
+        "    matmul_left_transposed(x, dy, dweight)",
+        "    matmul_left_transposed(x, dy, dweight)\n    dweight[0, 0] *= 1.01",
+    ),
+    Bug(
+        "weight decay left out of the gradient", "CS231n notes, neural-networks-3", "ddpg",
+        "        add_weight_decay(critic, dparams, weight_decay)", "        pass",
+    ),
+    Bug(
+        "float32 inside a float64 backward", "jax-ml/jax#641", "ddpg",
+        "    dz = tanh_backward(dact, act)", "    dz = tanh_backward(dact.astype('f4').astype('f8'), act)",
+    ),
+    # what finite differences do not see
+    Bug(
+        "gradients add up from call to call", "JoshuaWu1997/PyTorch-DDPG-Stock-Trading#2", "ddpg", DTHETA,
+        "    actor_gradient.sum = dtheta = dtheta + getattr(actor_gradient, 'sum', 0)\n" + DTHETA,
+    ),
+    Bug(
+        "gradients are random (dropout left on)", "kornia/kornia#503", "ddpg", DTHETA,
+        "    dtheta = dtheta * (1 + 1e-9 * np.random.default_rng().standard_normal(dtheta.size))\n" + DTHETA,
+    ),
+    Bug(
+        "backward writes into what forward kept", "deeplearning4j/deeplearning4j#364", "networks",
+        "    dparams, dact = np.empty_like(network.params),",
+        "    cache[:] *= 0.5\n    dparams, dact = np.empty_like(network.params),",
+    ),
+    Bug(
+        "the actor step moves the critic", "shariqiqbal2810/maddpg-pytorch#43", "ddpg",
+        "    adam(learner.actor.params, dtheta,",
+        "    _, cache = critic_forward(learner.critic, batch.obs, batch.act)\n"
+        "    minus_mean = np.full((len(q), 1), -1 / len(q))\n"
+        "    dcritic = backward_to_weights(learner.critic, minus_mean, cache)\n"
+        "    adam(learner.critic.params, dcritic, learner.critic_adam, rates.critic_lr)\n"
+        "    adam(learner.actor.params, dtheta,",
+    ),
+    Bug(
+        "Adam steps twice per update", "kcg2015/DDPG_numpy_only", "ddpg",
+        "    adam(learner.critic.params, dparams, learner.critic_adam, rates.critic_lr)\n",
+        "    adam(learner.critic.params, dparams, learner.critic_adam, rates.critic_lr)\n" * 2,
+    ),
+    Bug(
+        "the actor steps before the critic", "openai/spinningup (order of updates)", "ddpg",
+        "    critic_loss, q_mean, target_q_mean = critic_step(learner, batch, rates)\n"
+        "    actor_loss, dq_dact_rms = actor_step(learner, batch, rates)",
+        "    actor_loss, dq_dact_rms = actor_step(learner, batch, rates)\n"
+        "    critic_loss, q_mean, target_q_mean = critic_step(learner, batch, rates)",
+    ),
+    Bug(
+        "target: the same object as the network", "datawhalechina/easy-rl#140", "ddpg",
+        "actor, critic, copy_network(actor), copy_network(critic)", "actor, critic, actor, copy_network(critic)",
+    ),
+    Bug(
+        "target: the actor's never follows", "kakaoenterprise/JORLDY#120", "ddpg",
+        "    polyak(learner.target_actor.params, learner.actor.params, rates.tau)\n", "",
+    ),
+    Bug(
+        "target: Polyak the wrong way round", "rail-berkeley/softlearning#18", "optim",
+        "target[i] += share * (online[i] - target[i])", "target[i] += (1 - share) * (online[i] - target[i])",
+    ),
+    Bug(
+        "target: y bootstraps past the end", "keras-team/keras-io, ddpg_pendulum", "ddpg",
+        "discount * (1 - batch.terminated[i])", "discount",
+    ),
+    Bug(
+        "target: y from the online critic", "MorvanZhou/Reinforcement-learning-with-tensorflow#106", "ddpg",
+        "bellman_target(learner.target_actor, learner.target_critic, batch, rates.gamma)",
+        "bellman_target(learner.target_actor, learner.critic, batch, rates.gamma)",
+    ),
+)  # fmt: skip
+
+
+@contextmanager
+def copy_of_minddpg(bug: Bug | None) -> Iterator[Source]:
+    """A copy of the algorithm's modules, as plain NumPy, with the bug in it (or none)."""
+    root = Path(__file__).parent.parent
+    plain = ModuleType(f"{PACKAGE}.jit")
+    names = ("FloatArray", "each", "where", "mark_warm")
+    vars(plain).update({name: getattr(jit, name) for name in names}, jit=lambda function: function)
+    modules = {PACKAGE: ModuleType(PACKAGE), f"{PACKAGE}.jit": plain}
+    modules[PACKAGE].__path__ = []  # what makes it a package, whose modules may import each other
+    modules.update({f"{PACKAGE}.{name}": import_module(f"minddpg.{name}") for name in SHARED})
+    try:
+        sys.modules.update(modules)
+        for name in COPIED:
+            text = (root / f"{name}.py").read_text(encoding="utf-8")
+            if bug is not None and bug.file == name:
+                if text.count(bug.right) != 1:
+                    raise LookupError(f"{name}.py has changed: it holds {bug.right!r} {text.count(bug.right)} times")
+                text = text.replace(bug.right, bug.wrong)
+            module = modules[f"{PACKAGE}.{name}"] = sys.modules[f"{PACKAGE}.{name}"] = ModuleType(f"{PACKAGE}.{name}")
+            module.__package__ = PACKAGE
+            exec(compile(text, f"{name}.py with a bug", "exec"), vars(module))
+        yield Source(modules[f"{PACKAGE}.ddpg"], modules[f"{PACKAGE}.networks"])
+    finally:
+        for name in modules:
+            sys.modules.pop(name, None)
+
+
+def check_planted(bug: Bug | None, seed: int = 0) -> list[Report]:
+    """check_agent of a copy with this bug in it: as the paper initialises it, and with actions spread over (-1, 1).
+
+    Small initial actions hide what is wrong with tanh', where it is 1; larger gradients hide what is small.
+    """
+    rng = np.random.default_rng(seed)
+    obs, next_obs = rng.standard_normal((2, N, 3))
+    act, terminated = rng.uniform(-1, 1, (N, 2)), rng.random(N) < 0.3
+    batch = Batch(obs, act, rng.standard_normal(N), next_obs, terminated)
+    reports = []
+    with copy_of_minddpg(bug) as source:
+        for final_init in (3e-3, 0.6):
+            config = Config(
+                hidden_sizes=(10, 10), action_layer=1, final_init=final_init, critic_weight_decay=1e-2, dtype="float64"
+            )
+            agent = source.ddpg.DDPG(3, 2, config, seed)
+            reports.append(check_agent(agent, batch, source=source))
+    return reports
+
+
+def verdict(bug: Bug) -> Verdict:
+    """Plant it, check, and say what caught it. Raises LookupError where the source it spoils has changed."""
+    reports = check_planted(bug)
+    wrong = [tensor for report in reports for tensor in report.tensors if not tensor.ok]
+    broken = [check for report in reports for check in report.checks if not check.ok]
+    hints = [tensor.hint for tensor in wrong if tensor.hint]
+    paper, larger = (all(tensor.usual for tensor in report.tensors) for report in reports)
+    usual = "pass" if paper and larger else "pass with the paper's initial weights" if paper else "fail"
+    shown = f"{broken[0].name}: {broken[0].detail}" if broken else ""
+    return Verdict(bug, bool(wrong), bool(broken), max(hints, key=hints.count) if hints else "", shown, usual)
+
+
+def text(verdict: Verdict) -> str:
+    """One bug of the catalogue in some lines."""
+    by = {
+        (True, True): "finite differences and structure",
+        (True, False): "finite differences",
+        (False, True): "structure",
+        (False, False): "nothing",
+    }[verdict.by_differences, verdict.by_structure]
+    lines = [
+        f"{'caught' if verdict.caught else 'MISSED'}  {verdict.bug.name}  [{verdict.bug.source}]",
+        f"        by {by}; at atol=1e-5, rtol=1e-3: {verdict.usual}",
+    ]
+    lines += [f"        hint: {verdict.hint}"] if verdict.hint else []
+    lines += [f"        broken: {verdict.broken}"] if verdict.broken else []
+    return "\n".join(lines)
