@@ -4,10 +4,17 @@ import zipfile
 import numpy as np
 import pytest
 
-from minddpg import DDPG, Config, RunError, load
-from minddpg.checkpoint import MAX_JSON, RunDirectory, RunInfo, load_info
+from minddpg import DDPG, Config, ReplayBuffer, RunError, load
+from minddpg.checkpoint import KEPT_TRANSITIONS, MAX_JSON, RunDirectory, RunInfo, load_info, load_transitions
 
 CONFIG = Config(hidden_sizes=(4, 3))
+
+
+def replay_of(count, capacity=3000):
+    replay = ReplayBuffer(capacity, 3, 2)
+    for i in range(count):
+        replay.add([i, 0, 0], [0.5, -0.5], -i, [i + 1, 0, 0], i % 7 == 0)
+    return replay
 
 
 def written(path, agent=None):
@@ -15,7 +22,7 @@ def written(path, agent=None):
     directory = RunDirectory(path, RunInfo("Some-v0", 5, 3, 2, CONFIG))
     directory.append({"step": 10, "return": -1.5, "critic_loss": float("nan")})
     directory.append({"step": 20, "return": -0.1, "critic_loss": 0.25})
-    directory.save(agent)
+    directory.save(agent, replay_of(50))
     directory.close()
     return agent
 
@@ -31,7 +38,8 @@ def test_round_trip(tmp_path):
     assert text == "step,return,critic_loss\n10,-1.5,\n20,-0.1,0.25\n"
     record = json.loads((tmp_path / "a" / "run" / "config.json").read_text())
     assert {"minddpg", "python", "numpy", "numba", "gymnasium"} <= set(record["versions"])
-    assert {p.name for p in (tmp_path / "a" / "run").iterdir()} == {"config.json", "progress.csv", "agent.npz"}
+    files = {"config.json", "progress.csv", "agent.npz", "transitions.npz"}
+    assert {p.name for p in (tmp_path / "a" / "run").iterdir()} == files
 
 
 def test_nothing_is_overwritten(tmp_path):
@@ -48,7 +56,7 @@ def test_nothing_is_overwritten(tmp_path):
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     agent = written(tmp_path / "run")
     directory = RunDirectory(tmp_path / "other", RunInfo("Some-v0", 5, 3, 2, CONFIG))
-    directory.save(agent)
+    directory.save(agent, replay_of(1))
     kept = (tmp_path / "other" / "agent.npz").read_bytes()
 
     def full(*args):
@@ -56,7 +64,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(RunError, match="no space"):
-        directory.save(DDPG(3, 2, CONFIG, seed=6))
+        directory.save(DDPG(3, 2, CONFIG, seed=6), replay_of(1))
     with pytest.raises(RunError, match="cannot make .*no space"):
         RunDirectory(tmp_path / "on" / "the way", RunInfo("Some-v0", 5, 3, 2, CONFIG))
     assert not (tmp_path / "on").exists()
@@ -64,7 +72,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         RunDirectory(tmp_path / "on" / ("x" * 300), RunInfo("Some-v0", 5, 3, 2, CONFIG))
     assert not (tmp_path / "on").exists()
     assert (tmp_path / "other" / "agent.npz").read_bytes() == kept
-    assert {p.name for p in (tmp_path / "other").iterdir()} == {"config.json", "agent.npz"}
+    assert {p.name for p in (tmp_path / "other").iterdir()} == {"config.json", "agent.npz", "transitions.npz"}
     directory.discard()
     assert not (tmp_path / "other").exists()
 
@@ -153,3 +161,38 @@ def test_what_is_missing_is_named(tmp_path):
     (tmp_path / "run" / "config.json").mkdir()
     with pytest.raises(RunError, match="cannot read"):
         load(tmp_path / "run")
+
+
+def test_transitions_are_spread_over_the_replay(tmp_path):
+    written(tmp_path / "run")
+    batch = load_transitions(tmp_path / "run")
+    np.testing.assert_array_equal(batch.obs[:, 0], np.arange(50))
+    np.testing.assert_array_equal(batch.rew, -np.arange(50))
+    np.testing.assert_array_equal(batch.next_obs[:, 0], np.arange(1, 51))
+    np.testing.assert_array_equal(batch.terminated, np.arange(50) % 7 == 0)
+    spread = replay_of(5000).spread(KEPT_TRANSITIONS)  # the oldest 2,000 are overwritten
+    assert len(spread.rew) == KEPT_TRANSITIONS
+    assert (spread.obs[0, 0], spread.obs[-1, 0]) == (2000, 4999)
+    assert np.all(np.diff(spread.obs[:, 0]) > 0)
+
+
+def test_transitions_that_misfit_are_refused(tmp_path):
+    written(tmp_path / "run")
+    path = tmp_path / "run" / "transitions.npz"
+    good = load_transitions(tmp_path / "run")._asdict()
+    for changed, message in (
+        ({"obs": good["obs"][:, :2]}, "obs is"),
+        ({"act": good["act"].astype("f8")}, "act is float64"),
+        ({"rew": good["rew"][:3]}, "obs is"),
+        ({"rew": np.full_like(good["rew"], np.nan)}, "rew holds a NaN"),
+        ({"truncated": good["terminated"]}, "truncated"),
+    ):
+        np.savez(path, **{**good, **changed})
+        with pytest.raises(RunError, match=rf"transitions.npz is damaged \(.*{message}"):
+            load_transitions(tmp_path / "run")
+    np.savez(path, **{name: array[:0] for name, array in good.items()})
+    with pytest.raises(RunError, match="no transition"):
+        load_transitions(tmp_path / "run")
+    path.unlink()
+    with pytest.raises(RunError, match=r"holds no transitions.npz: .*train again"):
+        load_transitions(tmp_path / "run")

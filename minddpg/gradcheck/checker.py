@@ -189,6 +189,7 @@ class _Judgement:
         clear = is_resolved(looked.rounding, blur, size) | (atol > 0)
         self.unresolved = right & ~clear & ~self.zero & ~self.kink
         self.noisy, self.settled = np.zeros(len(size), bool), np.zeros(len(size), bool)
+        self.jointly = np.zeros(len(size), bool)  # settled as one line: of each alone nothing is known
         self.slope = np.full(len(size), math.nan)
 
     def look_again(self) -> None:
@@ -206,6 +207,7 @@ class _Judgement:
             if length:
                 direction = (along / length).reshape(self.gradient.shape)
                 if second_look(self.probe, self.name, direction, length, *self.tolerances).word == "right":
+                    self.jointly |= self.unresolved
                     self.settled |= self.unresolved
                     self.unresolved[:] = False
         for i in np.flatnonzero(self.unresolved)[:DOUBTFUL_LOOKED_AT]:
@@ -219,7 +221,7 @@ class _Judgement:
         again = second_look(self.probe, self.name, where, float(self.analytic[i]), *self.tolerances)
         for word, marked in (
             ("wrong", self.wrong), ("kink", self.kink), ("noisy", self.noisy), ("unresolved", self.unresolved),
-            ("right", self.settled),
+            ("right", self.settled), ("zero", self.zero),
         ):  # fmt: skip
             marked[i] = again.word == word
         if not math.isnan(again.numeric):
@@ -238,7 +240,7 @@ class _Judgement:
         """The row of the table."""
         compared = self._compared()
         rank = self._relative_error() + self.wrong  # a wrong one comes before a noisy one
-        rank[~(compared | self.noisy)] = -1
+        rank[~(compared | self.noisy) | self.jointly] = -1
         worst = int(np.argmax(rank)) if len(rank) and rank.max() >= 0 else None
         a, n = self.analytic[compared], self.numeric[compared]
         norm = max(float(np.linalg.norm(a)), float(np.linalg.norm(n)))

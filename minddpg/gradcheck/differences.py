@@ -137,7 +137,7 @@ def is_resolved(rounding: Any, blur: float, size: Any) -> Any:
 
 
 class SecondLook(NamedTuple):
-    """word: right, wrong, kink, noisy or unresolved. numeric +- error: the best estimate. slope: see TensorReport."""
+    """word: right, wrong, zero, kink, noisy or unresolved. numeric +- error: the estimate. slope: see TensorReport."""
 
     word: str
     numeric: float
@@ -165,6 +165,8 @@ def second_look(
         numeric, error = _best_estimate(h, difference, rounding)
         slope = _remainder_slope(h, difference - 2 * h * analytic, rounding)
         size = max(abs(analytic), abs(numeric))
+        if size == 0:
+            return SecondLook("zero", 0.0, error, slope)
         near = abs(analytic - numeric) <= rtol * size + atol + error + blur
         told = "right" if is_resolved(error, blur, size) or atol > 0 else otherwise
         return SecondLook(told if near else "wrong", numeric, error + blur, slope)

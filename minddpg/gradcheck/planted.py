@@ -41,7 +41,11 @@ class Bug(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What the check of one bug found. usual: what rtol=1e-3, atol=1e-5 would have said of the same gradients."""
+    """What the check of one bug found.
+
+    usual: what rtol=1e-3, atol=1e-5 would have said of the same gradients. wrong_with_small_weights: whether finite
+    differences caught it on the agent as the paper initialises it already.
+    """
 
     bug: Bug
     by_differences: bool
@@ -49,6 +53,7 @@ class Verdict(NamedTuple):
     hint: str
     broken: str
     usual: str
+    wrong_with_small_weights: bool
 
     @property
     def caught(self) -> bool:
@@ -63,6 +68,11 @@ MASK = (
     "        x = layer_input(network, cache, layer)\n        dz = relu_backward(linear_backward_input(dz, hidden_rows("
 )
 ACTOR_STEP = "    dtheta, dact, q = actor_gradient(learner.actor, learner.critic, batch.obs)\n"
+WEIGHTS = """        x = layer_input(network, cache, layer)
+        linear_backward_weights(x, dz, weight(network, dparams, layer), bias(network, dparams, layer))
+        if layer > 0:
+            dz = relu_backward(linear_backward_input(dz, hidden_rows(network, layer)), x)
+"""
 BIAS = "            dbias[k] += dy[i, k]"
 TANH = "result[i] = upstream[i] * (1 - output[i] * output[i])"
 RELU = "gradient[j] *= output[j] > zero"
@@ -126,8 +136,15 @@ BUGS = (
     ),
     Bug("bias: gradient not written", "CS231n notes, neural-networks-3", "layers", BIAS, BIAS.replace("dy", "0 * dy")),
     Bug(
-        "bias: mean over the batch for the sum", "kvfrans/notes#5", "layers",
-        BIAS, BIAS.replace("dy[i, k]", "dy[i, k] / len(dy)"),
+        "bias: mean over the batch in a hidden layer", "kvfrans/notes#5", "networks", WEIGHTS,
+        WEIGHTS + "        if layer == 0 and network.act_dim == 0:\n"
+        "            bias(network, dparams, 0)[:] /= len(x)\n",
+    ),
+    Bug(
+        "bias: before the activation's derivative", "arthurdouillard/deepcourse#9", "networks", WEIGHTS,
+        WEIGHTS + "        if layer == 0 and network.act_dim == 0:\n"
+        "            bias(network, dparams, 0)[:] = linear_backward_input(above, hidden_rows(network, 1)).sum(axis=0)\n"
+        "        above = dz\n",
     ),
     Bug(
         "bias: summed over the units too", "rasbt/stat453-deep-learning-ss21#5", "layers",
@@ -149,6 +166,10 @@ BUGS = (
     Bug(
         "float32 inside a float64 backward", "jax-ml/jax#641", "ddpg",
         "    dz = tanh_backward(dact, act)", "    dz = tanh_backward(dact.astype('f4').astype('f8'), act)",
+    ),
+    Bug(
+        "float16 on the way back", "jax-ml/jax#39821", "ddpg",
+        "    dz = tanh_backward(dact, act)", "    dz = tanh_backward(dact.astype('f2').astype('f8'), act)",
     ),
     # what finite differences do not see
     Bug(
@@ -265,7 +286,9 @@ def verdict(bug: Bug) -> Verdict:
     paper, larger = (all(tensor.usual for tensor in report.tensors) for report in reports)
     usual = "pass" if paper and larger else "pass with the paper's initial weights" if paper else "fail"
     shown = f"{broken[0].name}: {broken[0].detail}" if broken else ""
-    return Verdict(bug, bool(wrong), bool(broken), max(hints, key=hints.count) if hints else "", shown, usual)
+    small = any(tensor.wrong for tensor in reports[0].tensors)
+    best = max(hints, key=hints.count) if hints else ""
+    return Verdict(bug, bool(wrong), bool(broken), best, shown, usual, small)
 
 
 def text(verdict: Verdict) -> str:

@@ -1,0 +1,180 @@
+"""check_agent: silent on what is right, whatever the agent; every structural check is broken on purpose once."""
+
+import numpy as np
+import pytest
+from conftest import JIT, make_batch
+
+from minddpg import DDPG, Batch, Config, ShapeError
+from minddpg.gradcheck import check_agent, planted
+from minddpg.gradcheck.agent import CLOSED
+
+ONE = {"hidden_sizes": (10, 8), "dtype": "float64"}
+TENSORS = [f"critic.{i}.{kind}" for i in range(3) for kind in ("weight", "bias")] + ["dq_dact", "dq_dobs"]
+TENSORS += [f"actor.{i}.{kind}" for i in range(3) for kind in ("weight", "bias")]
+
+
+def random_case(seed):
+    """Any architecture: none to three hidden layers of 1 to 12 units, every option that changes a gradient."""
+    rng = np.random.default_rng(seed)
+    hidden = tuple(int(width) for width in rng.integers(1, 13, rng.integers(0, 4)))
+    config = Config(
+        hidden_sizes=hidden,
+        action_layer=int(rng.integers(max(1, len(hidden)))),
+        final_init=(None, 3e-3, 0.6)[rng.integers(3)],
+        critic_weight_decay=(0.0, 1e-2)[rng.integers(2)],
+        dtype=("float64", "float32")[rng.integers(2)],
+        gamma=float(rng.uniform(0, 0.999)),
+        tau=float(rng.uniform(0.001, 1)),
+    )
+    n, obs_dim, act_dim = (int(rng.integers(1, most)) for most in (20, 8, 5))
+    batch = make_batch(rng, n, obs_dim, act_dim)
+    return DDPG(obs_dim, act_dim, config, seed), batch._replace(rew=batch.rew * 10 ** rng.uniform(-2, 2))
+
+
+def test_every_gradient_by_name(rng):
+    report = check_agent(DDPG(3, 2, Config(**ONE)), make_batch(rng, 8, 3, 2))
+    assert report.ok, report
+    assert [tensor.name for tensor in report.tensors] == TENSORS
+    assert sum(tensor.looked for tensor in report.tensors) == sum(tensor.size for tensor in report.tensors)
+    assert len(report.checks) == 15
+    assert all(np.isnan(tensor.float32_error) for tensor in report.tensors)
+
+
+def test_no_false_alarm_on_200_random_agents():
+    compared = closed = 0
+    for seed in range(200 if JIT else 25):
+        agent, batch = random_case(seed)
+        mode = ("full", "sample", "directions")[seed % 10 % 3] if seed % 10 else "full"
+        report = check_agent(agent, batch, mode=mode, seed=seed)
+        assert report.ok, f"seed {seed}, {mode}\n{report}"
+        compared += sum(tensor.checked > 0 for tensor in report.tensors)
+        closed += sum(tensor.checked == 0 for tensor in report.tensors)
+    assert compared > 10 * closed  # what is closed off proves nothing
+
+
+def test_a_float32_agent_is_checked_in_float64_and_its_error_stated(rng):
+    agent = DDPG(3, 2, Config(hidden_sizes=(10, 8)))
+    before = agent.state_dict()
+    report = check_agent(agent, make_batch(rng, 8, 3, 2, "float32"))
+    assert report.ok, report
+    assert all(1e-9 < tensor.float32_error < 1e-4 for tensor in report.tensors)
+    for name, value in agent.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_a_trained_and_saturated_agent_passes(rng):
+    """Actions of +-(1 - 1e-9) leave gradients that no difference of Q resolves; a larger upstream settles them."""
+    agent, batch = DDPG(3, 1, Config(hidden_sizes=(8, 8), dtype="float64", final_init=0.5)), make_batch(rng, 12, 3, 1)
+    for _ in range(20):
+        agent.update(batch)
+    for name, view in agent._views().items():
+        if name.startswith(("actor.2", "critic.2")):
+            view *= 30
+    act = agent.act(batch.obs)
+    assert np.mean(np.abs(act) > 0.999) > 0.5
+    report = check_agent(agent, batch)
+    assert report.ok, report
+    assert sum(tensor.settled for tensor in report.tensors) > 10
+
+
+def test_dead_layers_are_explained_not_called_wrong(rng):
+    agent = DDPG(3, 2, Config(**ONE))
+    agent._views()["critic.1.bias"][:] = -100
+    report = check_agent(agent, make_batch(rng, 8, 3, 2))
+    assert report.ok, report
+    by_name = {tensor.name: tensor for tensor in report.tensors}
+    for name in ("critic.0.weight", "critic.1.bias", "dq_dact", "actor.0.weight", "actor.2.bias"):
+        assert by_name[name].verdict == f"zero: {CLOSED}"
+    assert by_name["critic.2.bias"].verdict == "ok"
+
+
+def test_what_is_closed_off_must_be_zero(rng, monkeypatch):
+    """A gradient that leaks through a dead layer is wrong, not explained."""
+    agent, batch = DDPG(3, 2, Config(**ONE)), make_batch(rng, 8, 3, 2)
+    agent._views()["critic.1.bias"][:] = -100
+    bug = planted.Bug("leaks", "", "ddpg", planted.DTHETA, planted.DTHETA.replace("dtheta,", "dtheta + 1e-9,"))
+    with planted.copy_of_minddpg(bug) as source:
+        copy = source.ddpg.DDPG(3, 2, Config(**ONE))
+        copy.load_state_dict(agent.state_dict())
+        report = check_agent(copy, batch, source=source)
+    assert {t.name for t in report.tensors if not t.ok} == {name for name in TENSORS if name.startswith("actor")}
+
+
+@pytest.mark.parametrize("name", Batch._fields[:4])
+def test_a_batch_that_misfits_is_named(rng, name):
+    agent, batch = DDPG(3, 2, Config(**ONE)), make_batch(rng, 8, 3, 2)
+    with pytest.raises(ShapeError, match=f"batch.{name} has shape"):
+        check_agent(agent, batch._replace(**{name: np.ones((8, 9))}))
+    spoilt = getattr(batch, name).copy()
+    spoilt[0] = np.nan
+    with pytest.raises(ShapeError, match=f"batch.{name} holds a NaN"):
+        check_agent(agent, batch._replace(**{name: spoilt}))
+
+
+def test_progress_is_told(rng):
+    told = []
+    check_agent(DDPG(3, 2, Config(**ONE)), make_batch(rng, 4, 3, 2), mode="directions", progress=told.append)
+    assert told[0] == "gradients"
+    assert told[-1] == "structural checks"
+    assert len(told) == 5
+
+
+# --- planted bugs -----------------------------------------------------------------------------------------------------
+
+
+def test_the_unspoilt_copy_passes_and_leaves_nothing_behind():
+    import sys
+
+    from minddpg import jit
+
+    assert all(report.ok for report in planted.check_planted(None))
+    assert not [name for name in sys.modules if name.startswith(planted.PACKAGE)]
+    assert sys.modules["minddpg.jit"] is jit
+
+
+@pytest.mark.skipif(not JIT, reason="the copies run as plain NumPy either way; the sweeps make it quick")
+def test_every_planted_bug_is_caught():
+    passed = []
+    for bug in planted.BUGS:
+        verdict = planted.verdict(bug)
+        assert verdict.caught, planted.text(verdict)
+        assert verdict.hint or verdict.broken or "broadcast" in bug.name, planted.text(verdict)
+        assert bug.name in planted.text(verdict)
+        assert "/" in bug.source or "CS231n" in bug.source
+        if verdict.wrong_with_small_weights and verdict.usual != "fail":
+            passed.append(bug.name)
+    assert len({bug.name for bug in planted.BUGS}) == len(planted.BUGS) >= 20
+    # wrong values, not only wrong structure, which atol=1e-5 accepts of a freshly initialised agent
+    assert len(passed) >= 5, passed
+
+
+def test_a_changed_source_is_named():
+    with pytest.raises(LookupError, match="has changed"):
+        planted.verdict(planted.Bug("old", "", "ddpg", "what is not there", ""))
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "check"),
+    [
+        ("ddpg", planted.DTHETA, "    obs[0, 0] += 1e-3\n" + planted.DTHETA, "computing gradients writes nothing"),
+        ("networks", "    return linear_backward_input(dz, hidden_rows(network, 0))",
+         "    return linear_backward_input(dz, hidden_rows(network, 0)) + 1e-12", "zero upstream gives zero gradients"),
+        ("networks", "    return linear_backward_input(dz, hidden_rows(network, 0))",
+         "    return linear_backward_input(np.clip(dz, -1, 1), hidden_rows(network, 0))",
+         "gradients are linear in upstream"),
+        ("networks", "            dact = linear_backward_input(dz, action_rows(network))",
+         "            dact = 2 * linear_backward_input(dz, action_rows(network))",
+         "backward equals its parts, to weights, to obs, to action"),
+        ("ddpg", "    adam(learner.actor.params, dtheta, learner.actor_adam, rates.actor_lr)", "    pass",
+         "actor_step moves the actor alone, once, by its gradient"),
+        ("ddpg", "    polyak(learner.target_critic.params, learner.critic.params, rates.tau)",
+         "    polyak(learner.target_critic.params, learner.critic.params, 2 * rates.tau)",
+         "update = critic step, actor step through it, targets by tau"),
+        ("ddpg", planted.ACTOR_STEP, planted.ACTOR_STEP + "    dtheta = dtheta * batch.act[0, 0]\n",
+         "the actor step does not look at the replayed action"),
+    ],
+)  # fmt: skip
+@pytest.mark.skipif(not JIT, reason="as above")
+def test_each_structural_check_can_fail(file, right, wrong, check):
+    reports = planted.check_planted(planted.Bug("", "", file, right, wrong))
+    assert any(check == c.name and not c.ok for report in reports for c in report.checks), reports[1]
