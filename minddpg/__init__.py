@@ -11,7 +11,7 @@ Reading order, the way data flows:
     noise.py        exploration
     training.py     training and evaluation; the only file that knows Gymnasium
     checkpoint.py   the files of a run directory
-    gradcheck.py    finite differences against hand-written gradients
+    gradcheck/      finite differences against hand-written gradients, minddpg's and other people's
     cli.py          `minddpg train`, `minddpg eval`, ...
 
 jit.py, parts.py and matmul.py hold what makes it fast. Of them you need one thing to read the rest: `for i in each(v):`

@@ -207,9 +207,9 @@ def _train(
     progress: Callable[[int, list[EpisodeRow]], None] | None,
 ) -> TrainResult:
     agent = DDPG(environment.obs_dim, environment.act_dim, config, seed)
+    replay = ReplayBuffer(min(config.buffer_size, config.steps), agent.obs_dim, agent.act_dim, config.dtype)
     info = RunInfo(environment.name, seed, agent.obs_dim, agent.act_dim, config)
     directory = RunDirectory(out, info) if out is not None else None
-    replay = ReplayBuffer(min(config.buffer_size, config.steps), agent.obs_dim, agent.act_dim, config.dtype)
     history: list[EpisodeRow] = []
     try:
         with stop_on_signal() as stop:

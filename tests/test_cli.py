@@ -10,7 +10,7 @@ import pytest
 from conftest import JIT, clean_environment
 
 import minddpg
-from minddpg import Config, cli
+from minddpg import Config, checkpoint, cli
 
 SHORT = ["--steps", "450", "--hidden-sizes", "4", "--batch-size", "8", "--learning-starts", "40", "--episodes", "2"]
 
@@ -59,6 +59,13 @@ def test_default_directories_are_numbered(capsys, tmp_path):
     [
         ([], "required: COMMAND"),
         (["fly"], "fly"),
+        (["gradcheck", "nowhere"], "nowhere is not a run directory"),
+        (["gradcheck", "runs/x", "--obs-dim", "4"], "--obs-dim is for a fresh agent; leave it out or DIR"),
+        (["gradcheck", "--planted", "--hidden-sizes", "4"], "--hidden-sizes is for a fresh agent"),
+        (["gradcheck", "--planted", "runs/x"], "leave DIR out"),
+        (["gradcheck", "--action-layer", "7"], "action_layer"),
+        (["gradcheck", "--batch-size", "0"], "0 is too few"),
+        (["gradcheck", "--mode", "fast"], "invalid choice: 'fast'"),
         (["train", "Nowhere-v0"], "cannot make 'Nowhere-v0'"),
         (["train", "CartPole-v1"], "continuous actions"),
         (["train", "--preset", "best"], "no preset 'best'; choose from"),
@@ -311,3 +318,80 @@ def test_python_m_reports_errors_without_a_traceback():
     assert result.returncode == 2
     assert result.stderr.startswith("minddpg: error: ")
     assert "Traceback" not in result.stderr
+
+
+# --- gradcheck --------------------------------------------------------------------------------------------------------
+
+
+def test_gradcheck_of_a_fresh_agent(capsys):
+    fresh = ["gradcheck", "--hidden-sizes", "6,5", "--action-layer", "1", "--act-dim", "2", "--batch-size", "8"]
+    status, out, err = run(capsys, *fresh)
+    assert status == 0, out + err
+    assert "a fresh agent, seed 0; random transitions" in out
+    assert "71 parameters of the actor, 75 of the critic, batch of 8" in out
+    assert "actor.0.weight" in out
+    assert "all right" in out
+    assert "\033" not in out
+    status, out, err = run(capsys, *fresh, "--json", "--mode", "sample", "--seed", "3")
+    assert status == 0
+    record = json.loads(out)
+    assert record["ok"] is True
+    assert record["mode"] == "sample"
+    assert len(record["tensors"]) == 14
+    assert "a fresh agent, seed 3" in err
+
+
+def test_gradcheck_of_a_run_uses_what_it_learnt_from(capsys, monkeypatch):
+    status, _, err = run(capsys, "train", *SHORT, "--seed", "3", "--out", "run", "--quiet")
+    assert status == 0, err
+    seen = {}
+    from minddpg import gradcheck
+
+    def watch(agent, batch, **options):
+        seen.update(agent=agent, batch=batch)
+        return gradcheck.agent.check_agent(agent, batch, **options)
+
+    monkeypatch.setattr(gradcheck, "check_agent", watch)
+    status, out, err = run(capsys, "gradcheck", "run", "--batch-size", "20")
+    assert status == 0, out + err
+    assert "run: Pendulum-v1, 410 updates; transitions it learnt from" in out
+    kept = checkpoint.load_transitions("run")
+    rows = {row.tobytes() for row in kept.obs}
+    assert len(seen["batch"].obs) == 20
+    assert all(row.tobytes() in rows for row in seen["batch"].obs)
+    np.testing.assert_array_equal(seen["agent"].actor.params, minddpg.load("run").actor.params)
+
+
+def test_gradcheck_fails_where_a_gradient_is_wrong(capsys, monkeypatch):
+    from minddpg.gradcheck import agent_structure
+
+    right = agent_structure.agent_gradients
+
+    def wrong(source, agent, batch):
+        found = right(source, agent, batch)
+        found["actor.0.bias"] = -found["actor.0.bias"]
+        return found
+
+    monkeypatch.setattr("minddpg.gradcheck.agent.agent_gradients", wrong)
+    status, out, _ = run(capsys, "gradcheck", "--hidden-sizes", "6", "--batch-size", "8")
+    assert status == 1
+    assert "hint: the sign is wrong" in out
+    assert "1 of 25 not right" in out
+
+
+def test_gradcheck_planted(capsys, monkeypatch):
+    from minddpg.gradcheck import planted
+
+    monkeypatch.setattr(planted, "BUGS", planted.BUGS[:2])
+    status, out, _ = run(capsys, "gradcheck", "--planted")
+    assert status == 0
+    assert "caught  critic: divided by N twice  [kcg2015/DDPG_numpy_only]" in out
+    assert "2 of 2 bugs caught" in out
+    missed = planted.Bug("harmless", "nobody/nothing", "ddpg", "loss = mean_i", "Loss = mean_i")
+    monkeypatch.setattr(planted, "BUGS", (missed,))
+    status, out, _ = run(capsys, "gradcheck", "--planted", "--json")
+    assert status == 1
+    assert json.loads(out)[0] == {
+        **missed._asdict(), "bug": "harmless", "caught": False, "by_differences": False, "by_structure": False,
+        "hint": "", "broken": "", "usual": "pass", "wrong_with_small_weights": False,
+    }  # fmt: skip

@@ -76,7 +76,7 @@ def test_one_update_by_hand():
 
 # --- gradients --------------------------------------------------------------------------------------------------------
 
-CHAINS = [((5,), 0, None), ((8, 8), 0, None), ((8, 7), 1, None), ((), 0, None), ((8, 8), 0, 3e-3)]
+CHAINS = [((5,), 0, None), ((8, 8), 0, None), ((8, 7), 1, None), ((), 0, None), ((8, 8), 0, 3e-3), ((8, 7), 1, 3e-3)]
 
 
 @pytest.mark.parametrize(("hidden", "action_layer", "final_init"), CHAINS)

@@ -5,8 +5,8 @@ import pytest
 from conftest import JIT, make_batch
 
 from minddpg import DDPG, Batch, Config, ShapeError
-from minddpg.gradcheck import check_agent, planted
-from minddpg.gradcheck.agent import CLOSED
+from minddpg.gradcheck import agent_structure, check_agent, planted
+from minddpg.gradcheck.agent import CLOSED, MINDDPG
 
 ONE = {"hidden_sizes": (10, 8), "dtype": "float64"}
 TENSORS = [f"critic.{i}.{kind}" for i in range(3) for kind in ("weight", "bias")] + ["dq_dact", "dq_dobs"]
@@ -117,6 +117,72 @@ def test_progress_is_told(rng):
     assert told[0] == "gradients"
     assert told[-1] == "structural checks"
     assert len(told) == 5
+
+
+# --- against torch ----------------------------------------------------------------------------------------------------
+
+
+def test_gradients_and_verdicts_equal_torchs():
+    """50 architectures: gradients equal autograd's to 1e-10, and torch.autograd.gradcheck says the same of them."""
+    torch = pytest.importorskip("torch")
+
+    def perceptron(params, x, act=None, action_layer=0):
+        layers = len(params) // 2
+        for i in range(layers):
+            x = torch.cat([x, act], dim=1) if act is not None and i == action_layer else x
+            x = x @ params[2 * i] + params[2 * i + 1]
+            x = torch.relu(x) if i < layers - 1 else x
+        return x
+
+    verdicts = 0
+    for seed in range(50):
+        agent, batch = random_case(seed)
+        exact = DDPG(agent.obs_dim, agent.act_dim, agent.config.replace(dtype="float64"))
+        exact.load_state_dict(agent.state_dict())
+        batch = Batch(*(np.array(a, bool if a.dtype == bool else float) for a in batch))
+        ours = agent_structure.agent_gradients(MINDDPG, exact, batch)
+        y = torch.tensor(agent_structure.bellman(MINDDPG, exact, batch))
+        state = {k: torch.tensor(v, requires_grad=True) for k, v in exact.state_dict().items() if v.dtype == float}
+        actor = [v for k, v in state.items() if k.startswith("actor.")]
+        critic = [v for k, v in state.items() if k.startswith("critic.")]
+        obs, act, joined = torch.tensor(batch.obs), torch.tensor(batch.act), agent.config.action_layer
+
+        def minus_q(*actor, obs=obs, critic=critic, joined=joined):
+            return -perceptron(critic, obs, torch.tanh(perceptron(actor, obs)), joined).mean()
+
+        mu = torch.tanh(perceptron(actor, obs)).detach().requires_grad_()
+        states = obs.clone().requires_grad_()
+        slopes = torch.autograd.grad(perceptron(critic, states, mu, joined).sum(), [mu, states])
+        loss = ((perceptron(critic, obs, act, joined)[:, 0] - y) ** 2).mean()
+        loss = loss + agent.config.critic_weight_decay / 2 * sum((w**2).sum() for w in critic[::2])
+        theirs = [*torch.autograd.grad(loss, critic), *slopes, *torch.autograd.grad(minus_q(*actor), actor)]
+        for (name, gradient), other in zip(ours.items(), theirs, strict=True):
+            error = np.linalg.norm(gradient - other.numpy()) / max(np.linalg.norm(gradient), 1e-300)
+            assert error < 1e-10 or not (np.any(gradient) or other.any()), (seed, name, error)
+
+        dtheta = [torch.tensor(g) for name, g in ours.items() if name.startswith("actor.")]
+        if seed < 20 and all(g.abs().max() > 1e-6 for g in dtheta):
+            for factor, right in ((1.0, True), (1.5, False)):
+
+                class Ours(torch.autograd.Function):
+                    """-mean Q with our gradient as its backward."""
+
+                    @staticmethod
+                    def forward(ctx, *actor, function=minus_q):
+                        return function(*actor)
+
+                    @staticmethod
+                    def backward(ctx, upstream, factor=factor, dtheta=dtheta):
+                        return tuple(factor * upstream * g for g in dtheta)
+
+                said = torch.autograd.gradcheck(Ours.apply, actor, atol=1e-9, rtol=1e-4, raise_exception=False)
+                bug = planted.Bug("", "", "ddpg", planted.DTHETA, f"    dtheta = {factor} * dtheta\n{planted.DTHETA}")
+                with planted.copy_of_minddpg(bug) as source:
+                    copy = source.ddpg.DDPG(agent.obs_dim, agent.act_dim, exact.config)
+                    copy.load_state_dict(exact.state_dict())
+                    assert said == right == check_agent(copy, batch, source=source).ok
+                verdicts += 1
+    assert verdicts >= 10
 
 
 # --- planted bugs -----------------------------------------------------------------------------------------------------
