@@ -162,6 +162,17 @@ def test_a_small_step_climbs(rng):
     assert after.mean() - before.mean() == pytest.approx(lr * np.dot(dtheta, dtheta), rel=1e-3)
 
 
+def test_what_an_actor_step_reports(rng):
+    """-mean Q and the RMS of dQ/da over samples and dimensions, both at mu(s) and before the step."""
+    agent, batch = agent_of(), make_batch(rng, 6, 3, 2)
+    act, _ = networks.actor_forward(agent.actor, batch.obs)
+    q, cache = networks.critic_forward(agent.critic, batch.obs, act)
+    dq_dact = networks.backward_to_action(agent.critic, np.ones((6, 1)), cache)
+    loss, rms = ddpg.actor_step(agent.learner, batch, agent._rates)
+    assert loss == pytest.approx(-q.mean(), rel=1e-12)
+    assert rms == pytest.approx(np.sqrt(np.mean(dq_dact**2)), rel=1e-12)
+
+
 # --- whole updates against two independent implementations ------------------------------------------------------------
 
 
@@ -172,8 +183,9 @@ def test_a_small_step_climbs(rng):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_fifty_updates_equal_the_twin(rng, hidden, action_layer, weight_decay, dtype):
     agent = agent_of(
-        hidden_sizes=hidden, action_layer=action_layer, critic_weight_decay=weight_decay, dtype=dtype, tau=0.02
-    )
+        hidden_sizes=hidden, action_layer=action_layer, critic_weight_decay=weight_decay, dtype=dtype, tau=0.02,
+        actor_lr=5e-4, critic_lr=1e-3,
+    )  # fmt: skip
     twin = naive.Twin(agent)
     for _ in range(50):
         batch = make_batch(rng, 20, 3, 2, dtype)
@@ -219,7 +231,10 @@ def torch_update(torch, nets, optims, batch, config):
 @pytest.mark.parametrize(("hidden", "action_layer", "weight_decay"), [((16, 12), 0, 0.0), ((12, 10), 1, 1e-2)])
 def test_fifty_updates_equal_autograd(rng, hidden, action_layer, weight_decay):
     torch = pytest.importorskip("torch", reason="install the crosscheck extra")
-    agent = agent_of(hidden_sizes=hidden, action_layer=action_layer, critic_weight_decay=weight_decay, tau=0.01)
+    agent = agent_of(
+        hidden_sizes=hidden, action_layer=action_layer, critic_weight_decay=weight_decay, tau=0.01, actor_lr=5e-4,
+        critic_lr=1e-3,
+    )  # fmt: skip
     state, nets = agent.state_dict(), {}
     for name in ("actor", "critic", "target_actor", "target_critic"):
         nets[name] = torch.nn.ModuleList()
@@ -339,6 +354,7 @@ def test_update_from_a_replay_is_the_update_of_its_sample(rng):
     for seed in range(3):
         losses = first.update_from(replay, np.random.default_rng(seed))
         assert losses == pytest.approx(second.update(replay.sample(5, np.random.default_rng(seed))))
+    assert first.updates == 3
     for name, value in first.state_dict().items():
         np.testing.assert_array_equal(value, second.state_dict()[name])
 
@@ -382,6 +398,7 @@ def test_a_state_that_misfits_changes_nothing():
     for state, message in [
         (negative, "negative"),
         (missing, "actor.0.bias is missing"),
+        ({}, "agent: actor.0.bias, actor.0.weight, actor.1.bias is missing"),
         (wrong_shape, "must be"),
         (not_finite, "finite"),
         (text, "finite"),
@@ -395,8 +412,29 @@ def test_seeds():
     same, again, other = agent_of(seed=1), agent_of(seed=1), agent_of(seed=2)
     np.testing.assert_array_equal(same.actor.params, again.actor.params)
     assert not np.array_equal(same.actor.params, other.actor.params)
+    np.testing.assert_array_equal(DDPG(1, 1).actor.params, DDPG(1, 1, Config(), seed=0).actor.params)
     streams = [g.random(4) for g in ddpg.random_streams(0)]
     assert len({tuple(s) for s in streams}) == len(ddpg.RandomStreams._fields)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_warmup_calls_what_training_calls(monkeypatch, dtype):
+    """Then it is remembered. (The next test cannot see a call left out that a test before it has made.)"""
+    calls = []
+
+    def spied(name, function):
+        def spy(first, *rest):
+            network = first.actor if name == "update" else first
+            calls.append((name, network.params.dtype.name))
+            return function(first, *rest)
+
+        return spy
+
+    for name in ("update", "policy"):
+        monkeypatch.setattr(ddpg, name, spied(name, getattr(ddpg, name)))
+    monkeypatch.setattr(ddpg, "mark_warm", lambda dtype: calls.append(("mark_warm", dtype)))
+    ddpg.warmup(dtype)
+    assert calls == [("update", dtype), ("policy", dtype), ("mark_warm", dtype)]
 
 
 @pytest.mark.skipif(not JIT, reason="about compiled code")

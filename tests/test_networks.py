@@ -3,6 +3,7 @@
 import naive
 import numpy as np
 import pytest
+from conftest import JIT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,6 +86,21 @@ def test_the_backwards_agree_bit_for_bit(rng, hidden, action_layer):
     np.testing.assert_array_equal(dq, upstream)
 
 
+@pytest.mark.skipif(JIT, reason="compiled code calls past the spy")
+def test_the_way_to_the_weights_computes_no_input_gradient(rng, monkeypatch):
+    critic = critic_of((5, 4), 0, rng)
+    _, cache = networks.critic_forward(critic, rng.standard_normal((6, 3)), rng.uniform(-1, 1, (6, 2)))
+    widths, real = [], networks.linear_backward_input
+
+    def spy(dy, weight):
+        widths.append(len(weight))
+        return real(dy, weight)
+
+    monkeypatch.setattr(networks, "linear_backward_input", spy)
+    networks.backward_to_weights(critic, np.ones((6, 1)), cache)
+    assert widths == [4, 5]  # of the hidden layers, top down; not 3, of the observation
+
+
 @given(
     hidden=st.lists(st.integers(1, 20), max_size=3),
     joined=st.integers(0, 2),
@@ -114,6 +130,13 @@ def test_any_architecture_equals_the_twin(hidden, joined, n, dims, dtype, seed):
     for i, (dw, db) in enumerate(grads):
         np.testing.assert_allclose(views[f"{i}.weight"], dw, **tolerance)
         np.testing.assert_allclose(views[f"{i}.bias"], db, **tolerance)
+
+
+def test_layout_by_hand(rng):
+    """Columns: fan_in, fan_out, where the weight starts, where the input starts. 3 obs, 2 act, joined in layer 1."""
+    layout = critic_of((5, 4), 1, rng).layout
+    # 3 * 5 + 5 = 20 parameters, then (5 + 2) * 4 + 4 = 32, then 4 * 1 + 1 = 5
+    np.testing.assert_array_equal(layout, [[3, 5, 0, 0], [7, 4, 20, 3], [4, 1, 52, 10], [1, 0, 57, 14]])
 
 
 def test_initial_parameters(rng):

@@ -38,6 +38,16 @@ def test_moments_of_a_dead_unit_do_not_become_denormal():
     assert np.all(state.m == 0)
 
 
+def test_the_second_moment_of_a_tiny_gradient_does_not_become_denormal():
+    """It goes with the square: 0.001 * 1e-18^2 is 1e-39. The first moment, 1e-19, stays."""
+    params, gradient = np.ones(2, np.float32), np.array([1e-18, 1e-3], np.float32)
+    state = new_adam(params)
+    adam(params, gradient, state, 1e-3)
+    np.testing.assert_allclose(state.m, 0.1 * gradient, rtol=1e-6)
+    assert state.v[0] == 0
+    assert state.v[1] == pytest.approx(1e-9)
+
+
 @pytest.mark.parametrize("tau", [0.0, 0.005, 0.3, 1.0])
 def test_polyak_moves_by_its_share(rng, tau):
     target, online = rng.standard_normal(5), rng.standard_normal(5)
