@@ -288,9 +288,9 @@ def _gradcheck(args: argparse.Namespace) -> int:
     changes = _config_flags(args)
     flags = [f"--{name.replace('_', '-')}" for name in changes]
     flags += [flag for flag, value in (("--obs-dim", args.obs_dim), ("--act-dim", args.act_dim)) if value]
-    if flags and (args.directory or args.planted):
-        _fail(f"{flags[0]} is for a fresh agent; leave it out {'with --planted' if args.planted else 'or DIR'}")
-    if args.planted and args.directory:
+    if flags and (args.directory is not None or args.planted):
+        _fail(f"{flags[0]} is for a fresh agent; leave out {'--planted' if args.planted else 'DIR'} or the flag")
+    if args.planted and args.directory is not None:
         _fail("--planted checks copies of minddpg, not a run; leave DIR out")
     config = Config(hidden_sizes=(64, 64), dtype="float32").replace(**changes)
 
@@ -305,7 +305,7 @@ def _gradcheck(args: argparse.Namespace) -> int:
     if args.planted:
         return _planted(args.json)
     rng = np.random.default_rng(args.seed)
-    if args.directory:
+    if args.directory is not None:
         agent, kept = load(args.directory), load_transitions(args.directory)
         rows = rng.permutation(len(kept.rew))[: args.batch_size]
         obs, act, rew, next_obs = kept.obs[rows], kept.act[rows], kept.rew[rows], kept.next_obs[rows]

@@ -74,7 +74,23 @@ def test_a_trained_and_saturated_agent_passes(rng):
     assert np.mean(np.abs(act) > 0.999) > 0.5
     report = check_agent(agent, batch)
     assert report.ok, report
-    assert sum(tensor.settled for tensor in report.tensors) > 10
+    below = planted.Bug("half of what lies below the tanh", "", "networks", planted.WEIGHTS,
+                        planted.WEIGHTS + "        dz *= 0.5\n")  # fmt: skip
+    with planted.copy_of_minddpg(below) as source:
+        copy = source.ddpg.DDPG(3, 1, agent.config)
+        copy.load_state_dict(agent.state_dict())
+        assert not check_agent(copy, batch, source=source).ok
+
+
+def test_where_every_action_is_saturated_nothing_is_claimed(rng):
+    """1 - |a| = 1e-13: no difference of Q tells a sign there. The actor is unresolved, and no check calls it wrong."""
+    agent, batch = DDPG(3, 1, Config(hidden_sizes=(8, 8), dtype="float64")), make_batch(rng, 12, 3, 1)
+    agent._views()["actor.2.bias"][:] = 15
+    report = check_agent(agent, batch)
+    assert not any(tensor.wrong for tensor in report.tensors)
+    assert all(check.ok for check in report.checks), report
+    actor = [tensor for tensor in report.tensors if tensor.name.startswith("actor")]
+    assert all("unresolved" in tensor.verdict for tensor in actor), report
 
 
 def test_dead_layers_are_explained_not_called_wrong(rng):
@@ -98,6 +114,14 @@ def test_what_is_closed_off_must_be_zero(rng, monkeypatch):
         copy.load_state_dict(agent.state_dict())
         report = check_agent(copy, batch, source=source)
     assert {t.name for t in report.tensors if not t.ok} == {name for name in TENSORS if name.startswith("actor")}
+
+
+@pytest.mark.parametrize(
+    "options", [{"mode": "fast"}, {"rtol": 5}, {"rtol": np.nan}, {"samples": 0}, {"directions": 0}]
+)
+def test_options_that_make_no_sense_are_refused(rng, options):
+    with pytest.raises(ValueError, match="must be"):
+        check_agent(DDPG(3, 2, Config(**ONE)), make_batch(rng, 8, 3, 2), **options)
 
 
 @pytest.mark.parametrize("name", Batch._fields[:4])

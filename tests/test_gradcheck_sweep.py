@@ -46,16 +46,24 @@ def test_sweeps_equal_plain_differences(rng, hidden, action_layer):
         return np.mean((critic_forward(critic, batch.obs, batch.act)[0] - weights) ** 2)
 
     inputs = batch.obs, batch.act, weights
-    for swept, params, function in (
+    for look, params, function in (
         (sweep.sweep_actor(actor, critic, batch.obs, weights, ROUNDING), actor.params, chain),
         (sweep.sweep_critic(critic, *inputs, sweep.UPSTREAM, ROUNDING), critic.params, upstream),
         (sweep.sweep_critic(critic, *inputs, sweep.SQUARED_ERROR, ROUNDING), critic.params, squared),
     ):
-        expected = plain(params, function)
+        everything = np.ones(params.size, bool)
+        swept, expected = look(everything, STEP), plain(params, function)
         np.testing.assert_allclose(swept.numeric, expected, rtol=1e-6, atol=1e-9)
         assert np.count_nonzero(swept.numeric) > 0.4 * params.size
         steps = STEP * np.maximum(1, np.abs(params))
-        np.testing.assert_allclose(swept.rounding, ROUNDING / steps, rtol=1e-6)
+        reached = swept.rounding > 0  # an exact zero has none
+        np.testing.assert_allclose(swept.rounding[reached], (ROUNDING / steps)[reached], rtol=1e-6)
+        np.testing.assert_array_equal(swept.numeric[~reached], 0)
+        some = rng.random(params.size) < 0.3
+        part = look(some, STEP)
+        np.testing.assert_allclose(part.numeric, np.where(some, swept.numeric, 0), rtol=1e-6, atol=1e-9)
+        assert not part.numeric[~some].any()
+        np.testing.assert_allclose(look(everything, 1e-7).numeric, expected, rtol=1e-3, atol=1e-7)
 
 
 def test_more_rows_than_one_block_holds(rng, monkeypatch):
@@ -67,8 +75,9 @@ def test_more_rows_than_one_block_holds(rng, monkeypatch):
         monkeypatch.setattr(sweep, "ROWS", 7)
         n, agent = 3, agent_of((6, 4), 0)
     batch, weights = make_batch(rng, n, 3, 2), rng.standard_normal(n)
-    swept = sweep.sweep_critic(agent.critic, batch.obs, batch.act, weights, sweep.UPSTREAM, ROUNDING)
     critic = agent.critic
+    look = sweep.sweep_critic(critic, batch.obs, batch.act, weights, sweep.UPSTREAM, ROUNDING)
+    swept = look(np.ones(critic.params.size, bool), STEP)
     expected = plain(critic.params, lambda: weights @ critic_forward(critic, batch.obs, batch.act)[0])
     np.testing.assert_allclose(swept.numeric, expected, rtol=1e-6, atol=1e-8)
 
@@ -86,9 +95,10 @@ def test_steps_across_a_kink_are_marked(rng, network, layer):
     column = sweep.layer_input(moved, z, layer + 1)[:, 2]
     views[f"{network}.{layer}.bias"][2] -= column[1] - 1e-9  # unit 2 of sample 1
     if network == "actor":
-        swept = sweep.sweep_actor(moved, agent.critic, batch.obs, np.ones(4), ROUNDING)
+        look = sweep.sweep_actor(moved, agent.critic, batch.obs, np.ones(4), ROUNDING)
     else:
-        swept = sweep.sweep_critic(moved, batch.obs, batch.act, np.ones(4), sweep.UPSTREAM, ROUNDING)
+        look = sweep.sweep_critic(moved, batch.obs, batch.act, np.ones(4), sweep.UPSTREAM, ROUNDING)
+    swept = look(np.ones(moved.params.size, bool), STEP)
     start = moved.layout[layer, sweep.PARAMS_START]
     fan_in, fan_out = moved.layout[layer, sweep.FAN_IN], moved.layout[layer, sweep.FAN_OUT]
     own = swept.kinked[start : start + (fan_in + 1) * fan_out].reshape(fan_in + 1, fan_out)

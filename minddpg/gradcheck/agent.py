@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numba
@@ -17,11 +18,11 @@ from ..jit import FloatArray
 from ..networks import Network, actor_forward, copy_network, critic_forward, layer_input
 from ..replay import Batch, ShapeError
 from .agent_structure import Source, agent_gradients, bellman, check_agent_structure, named
-from .checker import DIRECTIONS, SAMPLES, Mode, choose_lines, judge
-from .differences import STEP, Lines, Probe, Quotients, first_look
+from .checker import DIRECTIONS, SAMPLES, Judgement, Mode, check_options, choose_lines
+from .differences import EPS, Lines, Measure, Probe, Quotients, measure
 from .report import Report, TensorReport
 from .structure import difference
-from .sweep import SQUARED_ERROR, sweep_actor, sweep_critic
+from .sweep import SQUARED_ERROR, Sweep, sweep_actor, sweep_critic
 
 Flags = npt.NDArray[np.bool_]
 CLOSED = "no sample has an open path to it (dead units, or saturated actions)"
@@ -52,6 +53,7 @@ def check_agent(
     mode, samples, directions, rtol, seed: see check_gradient. source: whose gradients to check; the finite differences
     are always minddpg's. progress: called with what is checked next. Raises ShapeError where the batch does not fit.
     """
+    check_options(mode, samples, directions, rtol)
     tell = progress or (lambda _: None)
     tell("gradients")
     batch = _checked(agent, batch)
@@ -60,8 +62,8 @@ def check_agent(
     gradients, narrow = agent_gradients(source, exact, batch), {}
     if agent.config.dtype != "float64":
         narrow = agent_gradients(source, agent, _cast(batch, agent.config.dtype))
-    rng = np.random.default_rng(seed)
-    tensors = []
+    rng, n = np.random.default_rng(seed), len(batch.obs)
+    tensors: dict[str, TensorReport] = {}
     for function in (
         _critic_loss(exact, batch, bellman(source, exact, batch)),
         _q_slopes(exact, batch),
@@ -69,29 +71,33 @@ def check_agent(
     ):
         tell(f"finite differences of {function.name}")
         # As plain NumPy, one forward per step is faster than the sweep's loops.
-        swept = function.sweep() if function.sweep and mode == "full" and not numba.config.DISABLE_JIT else {}
+        swept = mode == "full" and not numba.config.DISABLE_JIT
         for name in function.probe.inputs:
-            lines = choose_lines(gradients[name].shape, gradients[name], mode, samples, directions, rng)
-            looked = swept[name] if name in swept else first_look(function.probe, name, lines)
-            tensor = judge(function.probe, name, gradients[name], lines, looked, rtol)
-            if tensor.unresolved_at and mode != "directions" and name.startswith("actor"):
-                tensor = _settle(source, exact, batch, tensor, rtol)
-            error = difference(narrow[name], gradients[name]) if name in narrow else math.nan
+            gradient = gradients[name]
+            lines = choose_lines(gradient, mode, samples, directions, rng)
+            sweep = function.sweep(name) if function.sweep and swept else None
+            look = sweep or partial(measure, function.probe, name, lines)
+            tensor = Judgement(function.probe, name, gradient, lines, look, rtol, 0.0, 0.0, {n}).report()
+            error = difference(narrow[name], gradient) if name in narrow else math.nan
             note = CLOSED if name in function.closed else ""
-            tensors.append(replace(tensor, float32_error=error, note=note))
+            tensors[name] = replace(tensor, float32_error=error, note=note)
+    actor = [tensor for name, tensor in tensors.items() if name.startswith("actor")]
+    if mode != "directions" and any(tensor.checked for tensor in actor):
+        tensors |= {t.name: _settle(source, exact, batch, t, rtol) for t in actor if t.unresolved and not t.wrong}
     tell("structural checks")
-    return Report(tuple(tensors), tuple(check_agent_structure(source, exact, batch)), rtol, 0.0, mode)
+    checks = check_agent_structure(source, exact, batch)
+    return Report(tuple(tensors.values()), tuple(checks), rtol, 0.0, mode)
 
 
 # --- what the gradients are gradients of, spelled with minddpg's forward alone ----------------------------------------
 
 
 class _Function(NamedTuple):
-    """A function of named arrays. sweep: compiled first looks, if any. closed: names whose gradient must be zero."""
+    """A function of named arrays. sweep: compiled looks at one of them, if any. closed: whose gradient must be zero."""
 
     name: str
     probe: Probe
-    sweep: Callable[[], dict[str, Quotients]] | None
+    sweep: Callable[[str], Measure] | None
     closed: set[str]
 
 
@@ -103,18 +109,26 @@ def _critic_loss(agent: Any, batch: Batch, target_q: FloatArray) -> _Function:
 
     def loss(_: Any) -> Any:
         q, caches["critic"] = critic_forward(critic, batch.obs, batch.act)
-        return np.mean((q - target_q) ** 2) + decay / 2 * sum(np.sum(w * w) for w in weights)
+        squares = q * (q - 2 * target_q) / len(q)  # without y^2, a constant that would only add its rounding
+        return np.concatenate([squares, [decay / 2 * np.sum(w * w) for w in weights]])
 
-    probe = Probe(loss, inputs, np.array(1.0), lambda _: _masks(critic, caches["critic"]), {len(batch.obs)})
+    probe = Probe(loss, inputs, np.ones(len(batch.obs) + len(weights)), lambda _: _masks(critic, caches["critic"]))
 
-    def sweep() -> dict[str, Quotients]:
-        swept = sweep_critic(critic, batch.obs, batch.act, target_q, SQUARED_ERROR, probe.rounding)
-        found = _split("critic", critic, swept)
-        for name, array in inputs.items():
-            if decay and name.endswith("weight"):
-                h, w = STEP * np.maximum(1, np.abs(array)).ravel(), array.ravel()
-                found[name].numeric[:] += decay / 2 * ((w + h) ** 2 - (w - h) ** 2) / ((w + h) - (w - h))
-        return found
+    rounding = 4 * EPS * float(np.sum(np.abs(probe.centre[: len(batch.obs)])))
+    swept = sweep_critic(critic, batch.obs, batch.act, target_q, SQUARED_ERROR, rounding)
+
+    def sweep(name: str) -> Measure:
+        look, array = _part("critic", critic, swept, name), inputs[name].ravel()
+        if not decay or name.endswith("bias"):
+            return look
+
+        def look_with_decay(chosen: npt.NDArray[np.int64], relative: float) -> Quotients:
+            found, w = look(chosen, relative), array[chosen]
+            h = relative * np.maximum(1, np.abs(w))
+            found.numeric[:] += decay / 2 * ((w + h) ** 2 - (w - h) ** 2) / ((w + h) - (w - h))
+            return found
+
+        return look_with_decay
 
     reached = np.ones(len(batch.obs), bool)
     closed = _closed("critic", critic, caches["critic"], reached)
@@ -132,7 +146,7 @@ def _q_slopes(agent: Any, batch: Batch) -> _Function:
         values, caches["critic"] = critic_forward(critic, inputs["dq_dobs"], inputs["dq_dact"])
         return values
 
-    probe = Probe(q, inputs, np.ones(len(batch.obs)), lambda _: _masks(critic, caches["critic"]), {len(batch.obs)})
+    probe = Probe(q, inputs, np.ones(len(batch.obs)), lambda _: _masks(critic, caches["critic"]))
     layers = {"dq_dact": critic.action_layer, "dq_dobs": 0}
     reached = np.ones(len(batch.obs), bool)
     closed = {n for n, layer in layers.items() if not _reach(critic, caches["critic"], reached, layer).any()}
@@ -153,14 +167,13 @@ def _chain(agent: Any, batch: Batch) -> _Function:
     def pattern(_: Any) -> Flags:
         return np.concatenate([_masks(actor, caches["actor"]), _masks(critic, caches["critic"])])
 
-    probe = Probe(q_of_mu, inputs, minus_mean, pattern, {len(batch.obs)})
+    probe = Probe(q_of_mu, inputs, minus_mean, pattern)
 
-    def sweep() -> dict[str, Quotients]:
-        return _split("actor", actor, sweep_actor(actor, critic, batch.obs, minus_mean, probe.rounding))
-
+    swept = sweep_actor(actor, critic, batch.obs, minus_mean, probe.rounding)
     act, actor_cache = actor_forward(actor, batch.obs)
     reached = _reach(critic, caches["critic"], np.ones(len(act), bool), critic.action_layer)
     reached &= (np.abs(act) < 1).any(axis=1)
+    sweep = partial(_part, "actor", actor, swept)
     return _Function("-mean Q(s, mu(s)), in the actor", probe, sweep, _closed("actor", actor, actor_cache, reached))
 
 
@@ -168,7 +181,8 @@ def _settle(source: Source, agent: Any, batch: Batch, tensor: TensorReport, rtol
     """Look at a saturated actor's unresolved elements under an upstream that makes them large.
 
     Where tanh' is 1e-12, no difference of Q shows what lies below it. So the same backward gets a random gradient below
-    the tanh, where finite differences see its weights again; that the chain hands it the right one, all others show.
+    the tanh, where finite differences see its weights again. That the chain hands it the right one, the elements show
+    that were compared through it; there must be some.
     """
     actor, name = _copy(agent.actor), tensor.name
     inputs, caches, none = named("actor", actor), {}, np.empty((len(batch.obs), 0))
@@ -178,24 +192,24 @@ def _settle(source: Source, agent: Any, batch: Batch, tensor: TensorReport, rtol
         return networks.output(actor, caches["actor"])
 
     dz = np.random.default_rng(0).standard_normal((len(batch.obs), agent.act_dim))
-    probe = Probe(z, inputs, dz, lambda _: _masks(actor, caches["actor"]), {len(batch.obs)})
+    probe = Probe(z, inputs, dz, lambda _: _masks(actor, caches["actor"]))
     cache = source.networks.forward(agent.actor, batch.obs, none)
     dtheta = source.networks.backward_to_weights(agent.actor, dz.copy(), cache)
     gradient = named("actor", agent.actor._replace(params=dtheta))[name]
     numbers = np.array([np.ravel_multi_index(index, tensor.shape) for index in tensor.unresolved_at])
     lines = Lines(tensor.shape, numbers, None)
-    again = judge(probe, name, gradient, lines, first_look(probe, name, lines), rtol)
+    look = partial(measure, probe, name, lines)
+    again = Judgement(probe, name, gradient, lines, look, rtol, 0.0, 0.0, {len(batch.obs)}).report()
     if again.wrong or again.noisy:
-        return replace(again, checked=tensor.checked + again.checked, looked=tensor.looked)
-    left = again.unresolved_at
+        return replace(again, name=f"{name} below the tanh")
     return replace(
         tensor,
         checked=tensor.checked + again.checked,
         zeros=tensor.zeros + again.zeros,
         kinks=tensor.kinks + again.kinks,
-        settled=tensor.settled + again.checked,
-        unresolved=len(left),
-        unresolved_at=left,
+        kinks_at=tensor.kinks_at + again.kinks_at,
+        unresolved=again.unresolved,
+        unresolved_at=again.unresolved_at,
     )
 
 
@@ -229,15 +243,24 @@ def _copy(network: Any) -> Network:
     return copy_network(Network(*network))
 
 
-def _split(prefix: str, network: Network, swept: Quotients) -> dict[str, Quotients]:
-    """First looks at all parameters (P,), tensor by tensor."""
-    numeric, rounding, kinked = (named(prefix, network._replace(params=np.asarray(column))) for column in swept)
-    return {name: Quotients(numeric[name].ravel(), rounding[name].ravel(), kinked[name].ravel()) for name in numeric}
+def _part(prefix: str, network: Network, swept: Sweep, name: str) -> Measure:
+    """A sweep's looks at the elements of one tensor."""
+    numbers = named(prefix, network._replace(params=np.arange(float(network.params.size))))[name].ravel().astype(int)
+
+    def look(chosen: npt.NDArray[np.int64], relative: float) -> Quotients:
+        wanted = np.zeros(network.params.size, bool)
+        wanted[numbers[chosen]] = True
+        numeric, rounding, kinked = swept(wanted, relative)
+        return Quotients(numeric[numbers[chosen]], rounding[numbers[chosen]], kinked[numbers[chosen]])
+
+    return look
 
 
 def _checked(agent: Any, batch: Batch) -> Batch:
     """The batch in float64. Raises ShapeError."""
     n = len(np.atleast_1d(batch.rew))
+    if any(np.asarray(array).dtype.kind not in "fiub" for array in batch):
+        raise ShapeError("the batch must hold real numbers")
     shapes = ((n, agent.obs_dim), (n, agent.act_dim), (n,), (n, agent.obs_dim), (n,))
     for name, array, shape in zip(Batch._fields, batch, shapes, strict=True):
         if np.shape(array) != shape or n == 0:

@@ -30,7 +30,7 @@ def hint(
     factor = float(a @ n / (a @ a))  # numeric = factor * analytic, by least squares
     if _explains(factor * a, a, n):
         return _of_a_factor(factor, batch_sizes)
-    if len(a) > 1 and np.ptp(a) == 0:
+    if len(a) > 1 and np.ptp(a) == 0 and math.isclose(float(a[0]), float(n.sum()), rel_tol=ALIKE):
         return "all elements are the same: summed over the units too"
     if analytic.ndim == 2 and min(analytic.shape) > 1 and compared.all():
         rows, columns = analytic.shape
@@ -57,7 +57,7 @@ def _of_a_factor(factor: float, batch_sizes: set[int]) -> str:
     """numeric = factor * analytic in every element."""
     sign = "the sign is wrong, and " if factor < 0 else ""
     size = abs(factor)
-    for n in sorted(batch_sizes - {0, 1}):
+    for n in sorted(batch_sizes - {0, 1, 2}):
         if math.isclose(size, n, rel_tol=ALIKE):
             return f"{sign}too small by N = {n}: divided by the batch size twice"
         if math.isclose(size, 1 / n, rel_tol=ALIKE):
@@ -78,7 +78,7 @@ def _place(analytic: FloatArray, wrong: npt.NDArray[np.bool_], compared: npt.NDA
     if wrong.sum() == 1 and analytic.size > 1:
         return f"wrong only at {tuple(int(i) for i in np.argwhere(wrong)[0])}: the rest is right"
     for axis in range(analytic.ndim):
-        name = ("row", "column")[axis] if analytic.ndim == 2 else "entry"
+        name = ("row", "column")[axis] if analytic.ndim == 2 else "element"
         others = tuple(i for i in range(analytic.ndim) if i != axis)
         hit = np.flatnonzero(wrong.any(axis=others))
         if 0 < len(hit) <= analytic.shape[axis] // 2:

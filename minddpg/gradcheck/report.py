@@ -9,16 +9,17 @@ from dataclasses import asdict, dataclass
 MOST_UNRESOLVED = 0.01  # of the elements looked at
 LISTED = 5  # kinks and unresolved elements printed per tensor; `kinks_at` and `unresolved_at` name them all
 
-RED, GREEN, YELLOW, PLAIN = "\033[31m", "\033[32m", "\033[33m", "\033[0m"
+RED, GREEN, PLAIN = "\033[31m", "\033[32m", "\033[0m"
 
 
 @dataclass(frozen=True)
 class TensorReport:
     """One tensor's gradient. The counts add up to `looked`; the worst element is that of the largest relative error.
 
-    checked: compared and right, or compared and wrong. zeros: zero on both sides. kinks: a step crosses a point where
-    the slope jumps. unresolved: too small for finite differences, even at the second look. noisy: the function jitters
-    too much to tell right from wrong. settled: of those checked, the ones that only the second look could compare.
+    checked: compared and right, or compared and wrong. zeros: zero on both sides. kinks: every step crosses a point
+    where the slope jumps. unresolved: too small for finite differences with steps up to 0.1. noisy: the function
+    jitters too much to tell right from wrong. tolerance: the largest relative error allowed to one that is right, rtol
+    and the error of the finite difference together.
     ratio: numeric / analytic of the worst element. slope: of the Taylor remainder over the step; 1 for a wrong
     gradient, 3 for a right one; NaN where it was not needed. rel_error: |analytic - numeric| / the larger of the two,
     as norms of the whole tensor. float32_error: of the gradient computed in float32, as such a norm; NaN if not asked.
@@ -35,8 +36,8 @@ class TensorReport:
     unresolved: int
     noisy: int
     wrong: int
-    settled: int
     max_rel_error: float
+    tolerance: float
     index: tuple[int, ...]
     analytic: float
     numeric: float
@@ -62,9 +63,8 @@ class TensorReport:
     @property
     def ok(self) -> bool:
         """Whether the gradient was compared, and is right."""
-        return not self.wrong and not self.noisy and self.unresolved <= MOST_UNRESOLVED * self.looked and bool(
-            self.checked or self.note
-        )  # fmt: skip
+        enough = self.unresolved <= MOST_UNRESOLVED * self.looked
+        return not self.wrong and not self.noisy and enough and bool(self.checked or self.note or self.size == 0)
 
     @property
     def verdict(self) -> str:
@@ -75,9 +75,11 @@ class TensorReport:
             return f"{self.noisy} not told: the function is too noisy"
         if self.unresolved > MOST_UNRESOLVED * self.looked:
             return f"{self.unresolved} unresolved: below rounding"
+        if self.size == 0:
+            return "ok, empty"
         if self.checked == 0:
             return f"zero: {self.note}" if self.note else "vacuous: nothing but zeros and kinks"
-        return "ok"
+        return f"ok, {self.unresolved} unresolved" if self.unresolved else "ok"
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class Report:
     rtol: float = 1e-6
     atol: float = 0.0
     mode: str = "full"
+    unchecked: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -115,6 +118,8 @@ class Report:
             lines.append(f"{word}  {check.name}" + (f": {check.detail}" if check.detail else ""))
         compared = sum(t.checked for t in self.tensors)
         what = "random directions" if self.mode == "directions" else "elements"
+        if self.unchecked:
+            lines.append(f"not checked, no gradient was given: {', '.join(self.unchecked)}")
         if any(t.wrong and not math.isnan(t.slope) for t in self.tensors):
             lines.append(
                 "slope: |f(x + h) - f(x - h) - 2 h gradient| shrinks like h^slope; 1 is a wrong gradient, 3 would be "
@@ -122,12 +127,12 @@ class Report:
             )
         if self.tensors:
             lines.append(
-                "rel err: of the tensor, as norms; worst: of one element, rounding included; ratio: numeric / analytic"
+                "rel err: of the tensor, as norms; worst, allowed: of one element, at most; ratio: numeric / analytic"
             )
             atol = f" + {self.atol:g}" if self.atol else ""
             lines.append(
-                f"right means |analytic - numeric| <= {self.rtol:g} max(|analytic|, |numeric|){atol} + the rounding "
-                f"error of the quotient" + ("" if self.atol else "; no absolute tolerance")
+                f"right means |analytic - numeric| <= {self.rtol:g} max(|analytic|, |numeric|){atol} + the error "
+                f"of the difference quotient" + ("" if self.atol else "; no absolute tolerance")
             )
         broken = sum(not t.ok for t in self.tensors) + sum(not c.ok for c in self.checks)
         result = "all right" if self.ok else f"{broken} of {len(self.tensors) + len(self.checks)} not right"
@@ -141,14 +146,14 @@ class Report:
         placed = max(len("at"), *(len(_shape(t.index)) for t in self.tensors))
         head = (
             f"{'tensor':<{named}}  {'shape':<{shaped}}{'checked':>8}{'zeros':>7}{'kinks':>6}{'unres.':>7}"
-            f"{'rel err':>9}{'worst':>9}  {'at':<{placed}}{'analytic':>12}{'numeric':>12}{'ratio':>9}"
+            f"{'rel err':>9}{'worst':>8}{'allowed':>9}  {'at':<{placed}}{'analytic':>12}{'numeric':>12}{'ratio':>10}"
         )
         lines = [head + (f"{'float32':>9}" if float32 else "") + "  verdict"]
         for t in sorted(self.tensors, key=lambda t: (t.ok, -t.max_rel_error)):
             row = (
                 f"{t.name:<{named}}  {_shape(t.shape):<{shaped}}{t.checked:>8}{t.zeros:>7}{t.kinks:>6}{t.unresolved:>7}"
-                f"{t.rel_error:>9.0e}{t.max_rel_error:>9.0e}  {_shape(t.index):<{placed}}"
-                f"{t.analytic:>12.3e}{t.numeric:>12.3e}{t.ratio:>9.4g}"
+                f"{t.rel_error:>9.0e}{t.max_rel_error:>8.0e}{t.tolerance:>9.0e}  {_shape(t.index):<{placed}}"
+                f"{t.analytic:>12.3e}{t.numeric:>12.3e} {t.ratio:>9.4g}"
             )
             row += "" if not float32 else f"{'':>9}" if math.isnan(t.float32_error) else f"{t.float32_error:>9.0e}"
             lines.append(f"{row}  {_painted(t.verdict, t.ok, colour)}")
@@ -156,13 +161,14 @@ class Report:
         return lines
 
     def to_json(self) -> str:
-        """The report as JSON: {"ok", "mode", "rtol", "atol", "tensors": [...], "checks": [...]}; NaN becomes null."""
+        """{"ok", "mode", "rtol", "atol", "unchecked", "tensors": [...], "checks": [...]}; NaN becomes null."""
         tensors = [{**asdict(t), "ratio": t.ratio, "verdict": t.verdict, "ok": t.ok} for t in self.tensors]
         record = {
             "ok": self.ok,
             "mode": self.mode,
             "rtol": self.rtol,
             "atol": self.atol,
+            "unchecked": self.unchecked,
             "tensors": tensors,
             "checks": [asdict(check) for check in self.checks],
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,10 @@ def check_structure(
         """The gradients at copies of these inputs."""
         copies = {name: array.copy() for name, array in at.items()}
         found = backward(copies) if seed is None else backward(copies, seed.copy())
-        return {name: np.array(gradient) for name, gradient in found.items()}
+        if not isinstance(found, Mapping):
+            raise ValueError(f"backward must return gradients by name, like {{'x': dx}}, not {type(found).__name__}")
+        gradients = {name: np.array(gradient) for name, gradient in found.items()}
+        return {name: g.astype(np.float64) if g.dtype.kind in "iu" else g for name, g in gradients.items()}
 
     analytic = run(inputs)
     checks = [
@@ -44,7 +48,9 @@ def check_structure(
         checks.append(_linear(run(inputs, 2 * upstream - 3 * other), analytic, run(inputs, other)))
     if batch:
         checks += _batch_checks(function, run, analytic, inputs, upstream, batch, rng)
-    narrow = run({k: v.astype(np.float32) for k, v in inputs.items()}, _narrow(upstream))
+    narrow: Arrays = {}
+    with np.errstate(all="ignore"), suppress(Exception):  # a backward that is for float64 alone is no mistake
+        narrow = run({name: _narrow(array) for name, array in inputs.items()}, _narrow(upstream))
     errors = {name: difference(narrow[name], analytic[name]) for name in analytic if name in narrow}
     return analytic, errors, checks
 
@@ -62,8 +68,8 @@ def same_bits(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and np.ascontiguousarray(a).tobytes() == b.tobytes()
 
 
-def _narrow(upstream: FloatArray | None) -> npt.NDArray[np.float32] | None:
-    return None if upstream is None else upstream.astype(np.float32)
+def _narrow(array: Any) -> Any:
+    return array if array is None or array.dtype.kind != "f" else array.astype(np.float32)
 
 
 def _all(name: str, wrong: list[str], what: str) -> Check:
@@ -129,14 +135,17 @@ def _batch_checks(
 ) -> list[Check]:
     checks = []
     # Three times, not twice: halving is exact in any precision, and would not show a float32 on the way.
+    rows = len(inputs[batch[0]])
     tripled = {k: np.concatenate([v] * 3) if k in batch else v for k, v in inputs.items()}
-    if upstream is None:
-        value, thrice = float(np.sum(function(dict(inputs)))), float(np.sum(function(dict(tripled))))
-        growth = next((g for g in (1.0, 3.0) if math.isclose(thrice, g * value, rel_tol=1e-9)), None)
-        seeds: tuple[FloatArray, ...] = ()
+    seeds: tuple[FloatArray, ...] = ()
+    if upstream is not None:
+        seeds = (np.concatenate([upstream] * 3) if upstream.shape[:1] == (rows,) else upstream,)
+    value = float(np.sum((1.0 if upstream is None else upstream) * np.asarray(function(dict(inputs)))))
+    thrice = float(np.sum((seeds[0] if seeds else 1.0) * np.asarray(function(dict(tripled)))))
+    growth = next((g for g in (1.0, 3.0) if math.isclose(thrice, g * value, rel_tol=1e-9)), None)
+    if growth is None or value == 0:
+        checks.append(Check("the gradient of a tripled batch", True, "not made: the function is no mean and no sum"))
     else:
-        growth, seeds = 3.0, (np.concatenate([upstream] * 3),) if upstream.ndim else (upstream,)
-    if growth is not None:
         found, wrong, factor = run(tripled, *seeds), [], 1.0
         for name, gradient in analytic.items():
             # Each copy of a row gets its share of growth; a parameter gets all of it.
@@ -146,7 +155,6 @@ def _batch_checks(
                 factor = float(np.linalg.norm(expected)) / max(float(np.linalg.norm(found[name])), 1e-300)
         kind = "the same, for a mean" if growth == 1 else "three times as large, for a sum"
         checks.append(_all(f"the gradient of a tripled batch is {kind}", wrong, f"not: off by a factor {factor:.3g}"))
-    rows = len(inputs[batch[0]])
     if rows > 1 and any(name in batch for name in analytic):
         moved, wrong, last = {k: v.copy() for k, v in inputs.items()}, [], rows - 1
         for name in batch:

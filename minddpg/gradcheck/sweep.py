@@ -8,6 +8,8 @@ computed again; what it changes is computed at the moved point, and no derivativ
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +33,7 @@ from ..networks import (
     output,
     weight,
 )
-from .differences import STEP, Quotients
+from .differences import Quotients
 
 Flags = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
@@ -56,29 +58,40 @@ class Loss(NamedTuple):
 THROUGH_CRITIC, UPSTREAM, SQUARED_ERROR = range(3)
 
 
+Sweep = Callable[[Flags, float], Quotients]  # of the wanted parameters (P,), at this relative step
+
+
 def sweep_critic(
     critic: Network, obs: FloatArray, act: FloatArray, weights: FloatArray, kind: int, rounding: float
-) -> Quotients:
-    """d f / d parameter for every parameter of the critic (P,). weights (N,): see Loss. rounding: of f(h) - f(-h)."""
+) -> Sweep:
+    """d f / d parameter of the critic. weights (N,): see Loss. rounding: of f(h) - f(-h)."""
     q, cache = critic_forward(critic, obs, act)
     z = pre_activations(critic, act, cache)
-    return _quotients(critic, act, cache, z, Loss(kind, critic, z, act, q, weights), rounding)
+    return partial(_quotients, critic, act, cache, z, Loss(kind, critic, z, act, q, weights), rounding)
 
 
-def sweep_actor(actor: Network, critic: Network, obs: FloatArray, weights: FloatArray, rounding: float) -> Quotients:
-    """d sum_i weights_i Q(s_i, mu(s_i)) / d theta for every parameter of the actor (P,)."""
+def sweep_actor(actor: Network, critic: Network, obs: FloatArray, weights: FloatArray, rounding: float) -> Sweep:
+    """d sum_i weights_i Q(s_i, mu(s_i)) / d theta for the parameters of the actor."""
     act, cache = actor_forward(actor, obs)
     q, critic_cache = critic_forward(critic, obs, act)
     loss = Loss(THROUGH_CRITIC, critic, pre_activations(critic, act, critic_cache), act, q, weights)
     none = np.empty((len(obs), 0))
-    return _quotients(actor, none, cache, pre_activations(actor, none, cache), loss, rounding)
+    return partial(_quotients, actor, none, cache, pre_activations(actor, none, cache), loss, rounding)
 
 
 def _quotients(
-    network: Network, act: FloatArray, cache: FloatArray, z: FloatArray, loss: Loss, rounding: float
+    network: Network,
+    act: FloatArray,
+    cache: FloatArray,
+    z: FloatArray,
+    loss: Loss,
+    rounding: float,
+    wanted: Flags,
+    relative: float,
 ) -> Quotients:
-    numeric, width, kinked = sweep(network, act, cache, z, loss)
-    return Quotients(numeric, 2 * rounding / width, kinked)
+    numeric, width, kinked, touched = sweep(network, act, cache, z, loss, wanted, relative)
+    # What no step touches does not depend on the parameter: that difference is zero, and not by rounding.
+    return Quotients(numeric, np.where(touched, 2 * rounding / width, 0.0), kinked)
 
 
 @jit
@@ -169,12 +182,21 @@ def values(loss: Loss, out: FloatArray, samples: Indices, crossed: Flags) -> Flo
 
 @jit
 def sweep(
-    network: Network, act: FloatArray, cache: FloatArray, z: FloatArray, loss: Loss
-) -> tuple[FloatArray, FloatArray, Flags]:
-    """Central differences in every parameter.    -> quotients (P,), the steps 2h really taken (P,), kinks (P,)"""
+    network: Network,
+    act: FloatArray,
+    cache: FloatArray,
+    z: FloatArray,
+    loss: Loss,
+    wanted: Flags,
+    relative: float,
+) -> tuple[FloatArray, FloatArray, Flags, Flags]:
+    """Central differences in the wanted parameters (P,), with h = relative max(1, |x|).
+
+    -> quotients (P,), the steps 2h really taken (P,), kinks (P,), whether a step changes anything (P,)
+    """
     n, last = len(loss.q), len(network.layout) - 2
-    difference, width = np.zeros(network.params.size), np.zeros(network.params.size)
-    kinked = np.zeros(network.params.size, np.bool_)
+    difference, width = np.zeros(network.params.size), np.ones(network.params.size)
+    kinked, touched = np.zeros(network.params.size, np.bool_), np.zeros(network.params.size, np.bool_)
     samples, parameters = np.empty(ROWS + 2 * n, np.int64), np.empty(ROWS + 2 * n, np.int64)
     changes, signs = np.empty(ROWS + 2 * n), np.empty(ROWS + 2 * n)
     crossed = np.empty(ROWS + 2 * n, np.bool_)
@@ -186,10 +208,11 @@ def sweep(
             for j in range(fan_in + 1):  # the last one is the bias, whose input is 1
                 p = network.layout[layer, PARAMS_START] + j * fan_out + unit
                 value = network.params[p]
-                step = STEP * max(1.0, abs(value))
+                step = relative * max(1.0, abs(value))
                 up, down = (value + step) - value, (value - step) - value
-                width[p] = up - down
-                for side in range(2):
+                if wanted[p]:
+                    width[p] = up - down
+                for side in range(2 if wanted[p] else 0):
                     move = down if side else up
                     for i in range(n):
                         before = z_layer[i, unit]
@@ -200,6 +223,7 @@ def sweep(
                         if after != before or flips:
                             samples[count], parameters[count] = i, p
                             changes[count], signs[count], crossed[count] = after - before, 1 - 2 * side, flips
+                            touched[p] = True
                             count += 1
                 if count >= ROWS or (j == fan_in and count > 0):
                     out = moved_output(network, layer, unit, samples[:count], changes[:count], act, z, crossed[:count])
@@ -208,7 +232,7 @@ def sweep(
                         difference[parameters[r]] += signs[r] * found[r]
                         kinked[parameters[r]] |= crossed[r]
                     count = 0
-    return difference / width, width, kinked
+    return difference / width, width, kinked, touched
 
 
 @jit
