@@ -133,13 +133,10 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--mode",
         choices=("full", "sample", "directions"),
-        default="full",
         help="every element; some of every tensor; or random directions through every tensor; default: full",
     )
-    check.add_argument(
-        "--seed", type=_whole, default=0, metavar="S", help="of parameters, batch and sample; default: 0"
-    )
-    check.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="transitions; default: 32")
+    check.add_argument("--seed", type=_whole, metavar="S", help="of parameters, batch and sample; default: 0")
+    check.add_argument("--batch-size", type=_positive, metavar="N", help="transitions; default: 32")
     fresh = check.add_argument_group("the fresh agent (not with DIR)")
     fresh.add_argument("--obs-dim", type=_positive, metavar="N", help="length of an observation; default: 3")
     fresh.add_argument("--act-dim", type=_positive, metavar="N", help="length of an action; default: 1")
@@ -290,6 +287,8 @@ def _gradcheck(args: argparse.Namespace) -> int:
     flags += [flag for flag, value in (("--obs-dim", args.obs_dim), ("--act-dim", args.act_dim)) if value]
     if flags and (args.directory is not None or args.planted):
         _fail(f"{flags[0]} is for a fresh agent; leave out {'--planted' if args.planted else 'DIR'} or the flag")
+    if args.planted and (args.mode or args.batch_size or args.seed is not None):
+        _fail("--planted has a batch, seed and mode of its own; leave out --batch-size, --seed and --mode")
     if args.planted and args.directory is not None:
         _fail("--planted checks copies of minddpg, not a run; leave DIR out")
     config = Config(hidden_sizes=(64, 64), dtype="float32").replace(**changes)
@@ -304,28 +303,29 @@ def _gradcheck(args: argparse.Namespace) -> int:
 
     if args.planted:
         return _planted(args.json)
-    rng = np.random.default_rng(args.seed)
+    seed, n = args.seed or 0, args.batch_size or 32
+    rng = np.random.default_rng(seed)
     if args.directory is not None:
         agent, kept = load(args.directory), load_transitions(args.directory)
-        rows = rng.permutation(len(kept.rew))[: args.batch_size]
+        rows = rng.permutation(len(kept.rew))[:n]
         obs, act, rew, next_obs = kept.obs[rows], kept.act[rows], kept.rew[rows], kept.next_obs[rows]
         over = kept.terminated[rows]
         what = (
             f"{args.directory}: {load_info(args.directory).env}, {agent.updates:,} updates; transitions it learnt from"
         )
     else:
-        n, obs_dim, act_dim = args.batch_size, args.obs_dim or 3, args.act_dim or 1
-        agent = DDPG(obs_dim, act_dim, config, args.seed)
+        obs_dim, act_dim = args.obs_dim or 3, args.act_dim or 1
+        agent = DDPG(obs_dim, act_dim, config, seed)
         obs, next_obs = rng.standard_normal((n, obs_dim)), rng.standard_normal((n, obs_dim))
         act, rew, over = rng.uniform(-1, 1, (n, act_dim)), rng.standard_normal(n), rng.random(n) < 0.2
-        what = f"a fresh agent, seed {args.seed}; random transitions"
+        what = f"a fresh agent, seed {seed}; random transitions"
     batch = Batch(obs, act, rew, next_obs, over)
     out = sys.stderr if args.json else sys.stdout
     numbers = f"{agent.actor.params.size:,} parameters of the actor, {agent.critic.params.size:,} of the critic"
     print(f"{what}\n{numbers}, batch of {len(batch.rew)}", file=out)
     if not is_warm("gradcheck"):
         print("compiling the checks (first run of this version on this machine, about a minute)", file=out)
-    report = check_agent(agent, batch, mode=args.mode, seed=args.seed, progress=_tell)
+    report = check_agent(agent, batch, mode=args.mode or "full", seed=seed, progress=_tell)
     mark_warm("gradcheck")
     print(report.to_json() if args.json else "\n" + report.table(_wants_colour()))
     return 0 if report.ok else 1

@@ -14,7 +14,7 @@ from ..optim import BETA1
 from ..replay import Batch
 from .differences import EPS
 from .report import Check
-from .structure import SAME, difference, same_bits
+from .structure import SAME, difference, holds_but_for, linear, same_bits
 
 State = dict[str, npt.NDArray[Any]]
 ONLINE = ("actor", "critic")
@@ -83,11 +83,6 @@ def _changed(before: State, after: State) -> list[str]:
     return [name for name in before if not same_bits(after[name], before[name])]
 
 
-def _check(name: str, wrong: list[str], what: str) -> Check:
-    shown = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-    return Check(name, not wrong, f"{shown} {what}".rstrip() if wrong else "")
-
-
 # --- gradients --------------------------------------------------------------------------------------------------------
 
 
@@ -97,10 +92,10 @@ def _gradients(source: Source, agent: Any, batch: Batch) -> Iterator[Check]:
     again = agent_gradients(source, agent, batch)
     written = _changed(before, agent.state_dict())
     written += [f"batch.{n}" for n, a, b in zip(Batch._fields, batch, kept, strict=True) if not same_bits(a, b)]
-    yield _check(
-        "computing gradients twice is bit-equal", _changed(first, again), "changed: gradients add up, or state is kept"
+    yield holds_but_for(
+        _changed(first, again), "computing gradients twice is bit-equal", "changed: gradients add up, or state is kept"
     )
-    yield _check("computing gradients writes nothing", written, "written")
+    yield holds_but_for(written, "computing gradients writes nothing", "written")
 
     # Three times, not twice: halving is exact in any precision, and would not show a float32 on the way.
     tripled = agent_gradients(source, agent, Batch(*(np.concatenate([array] * 3) for array in batch)))
@@ -110,7 +105,7 @@ def _gradients(source: Source, agent: Any, batch: Batch) -> Iterator[Check]:
         errors[name] = difference(tripled[name], expected)
     wrong, worst = [name for name, error in errors.items() if error > SAME], max(errors.values())
     cause = "a sum for a mean, or 1/N twice" if worst > 1e-3 else "float32 on the way"
-    yield _check("a tripled batch has the same gradient", wrong, f"off by {worst:.0e}: {cause}")
+    yield holds_but_for(wrong, "a tripled batch has the same gradient", f"off by {worst:.0e}: {cause}")
 
     n = len(batch.obs)
     if n > 1:
@@ -119,9 +114,9 @@ def _gradients(source: Source, agent: Any, batch: Batch) -> Iterator[Check]:
         other.obs[-1] = rng.standard_normal(agent.obs_dim)
         moved = agent_gradients(source, agent, other)
         wrong = [k for k in ("dq_dact", "dq_dobs") if difference(moved[k][: n - 1], first[k][: n - 1]) > SAME]
-        yield _check(
-            "row i of dQ/da depends on row i only",
+        yield holds_but_for(
             wrong,
+            "row i of dQ/da depends on row i only",
             "does not: rows are mixed, by a broadcast or by batch statistics",
         )
 
@@ -129,7 +124,8 @@ def _gradients(source: Source, agent: Any, batch: Batch) -> Iterator[Check]:
 def _backwards(source: Source, agent: Any, batch: Batch) -> Iterator[Check]:
     """Zero and linear in upstream, and the four backwards agree."""
     rng, net = np.random.default_rng(0), source.networks
-    not_zero, not_linear, differ, written = [], [], [], []
+    not_zero, differ, written = [], [], []
+    combined, at_first, at_second = {}, {}, {}
     none = np.empty((len(batch.obs), 0))
     for name in ONLINE:
         network = getattr(agent, name)
@@ -148,14 +144,14 @@ def _backwards(source: Source, agent: Any, batch: Batch) -> Iterator[Check]:
             if np.any(backward(0 * first)):
                 not_zero.append(f"{name} {way}")
             a, b = backward(first), backward(second)
-            if difference(backward(2 * first - 3 * second), 2 * a - 3 * b) > 1e-8:
-                not_linear.append(f"{name} {way}")
+            key = f"{name} {way}"
+            combined[key], at_first[key], at_second[key] = backward(2 * first - 3 * second), a, b
             if difference(both[way], a) > SAME:
                 differ.append(f"{name} {way}")
-    yield _check("backward writes neither upstream nor what forward kept", written, "written")
-    yield _check("zero upstream gives zero gradients", not_zero, "not")
-    yield _check("gradients are linear in upstream", not_linear, "not: upstream is ignored, clipped or used twice")
-    yield _check("backward equals its parts, to weights, to obs, to action", differ, "differ")
+    yield holds_but_for(written, "backward writes neither upstream nor what forward kept", "written")
+    yield holds_but_for(not_zero, "zero upstream gives zero gradients", "not")
+    yield linear(combined, at_first, at_second)
+    yield holds_but_for(differ, "backward equals its parts, to weights, to obs, to action", "differ")
 
 
 def _run(backward: Callable[..., Any], network: Any, cache: Any, dz: Any) -> Any:
@@ -169,7 +165,7 @@ def _memory(source: Source, agent: Any, batch: Batch) -> Check:
     arrays = {name: getattr(agent, name).params for name in ("actor", "critic", "target_actor", "target_critic")}
     names = list(arrays)
     shared = [f"{a} and {b}" for i, a in enumerate(names) for b in names[:i] if np.shares_memory(arrays[a], arrays[b])]
-    return _check("the four networks share no memory", shared, "are one")
+    return holds_but_for(shared, "the four networks share no memory", "are one")
 
 
 def _terminated(source: Source, agent: Any, batch: Batch) -> Check:
@@ -186,7 +182,7 @@ def _terminated(source: Source, agent: Any, batch: Batch) -> Check:
         for name, rows in (("y of terminated rows", over), ("y of the other rows", ~over))
         if difference(y[rows], expected[rows]) > SAME
     ]
-    return _check("terminated stops the bootstrap, and nothing else does", wrong, "wrong")
+    return holds_but_for(wrong, "terminated stops the bootstrap, and nothing else does", "wrong")
 
 
 def _steps(source: Source, agent: Any, batch: Batch, step: str, name: str) -> Check:
@@ -206,7 +202,7 @@ def _steps(source: Source, agent: Any, batch: Batch, step: str, name: str) -> Ch
         wrong.append(f"{name}_adam (not stepped once)")
     if np.any(gradient) and not any(key.startswith(f"{name}.") for key in _changed(before, after)):
         wrong.append(f"{name} (not moved)")
-    return _check(f"{step} moves the {name} alone, once, by its gradient", wrong, "")
+    return holds_but_for(wrong, f"{step} moves the {name} alone, once, by its gradient", "")
 
 
 def _critic_step(source: Source, agent: Any, batch: Batch) -> Check:
@@ -275,4 +271,4 @@ def _update(source: Source, agent: Any, batch: Batch) -> Check:
                 before[key]
             ) + 1e-8 * np.linalg.norm(move):
                 wrong.append(f"{key} (not moved by tau of the way)")
-    return _check("update = critic step, actor step through it, targets by tau", wrong, "")
+    return holds_but_for(wrong, "update = critic step, actor step through it, targets by tau", "")

@@ -291,18 +291,18 @@ def verdict(bug: Bug) -> Verdict:
     return Verdict(bug, bool(wrong), bool(broken), best, shown, usual, small)
 
 
-def text(verdict: Verdict) -> str:
+def text(found: Verdict) -> str:
     """One bug of the catalogue in some lines."""
     by = {
         (True, True): "finite differences and structure",
         (True, False): "finite differences",
         (False, True): "structure",
         (False, False): "nothing",
-    }[verdict.by_differences, verdict.by_structure]
+    }[found.by_differences, found.by_structure]
     lines = [
-        f"{'caught' if verdict.caught else 'MISSED'}  {verdict.bug.name}  [{verdict.bug.source}]",
-        f"        by {by}; at atol=1e-5, rtol=1e-3: {verdict.usual}",
+        f"{'caught' if found.caught else 'MISSED'}  {found.bug.name}  [{found.bug.source}]",
+        f"        by {by}; at atol=1e-5, rtol=1e-3: {found.usual}",
     ]
-    lines += [f"        hint: {verdict.hint}"] if verdict.hint else []
-    lines += [f"        broken: {verdict.broken}"] if verdict.broken else []
+    lines += [f"        hint: {found.hint}"] if found.hint else []
+    lines += [f"        broken: {found.broken}"] if found.broken else []
     return "\n".join(lines)
