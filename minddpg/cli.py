@@ -327,6 +327,7 @@ def _gradcheck(args: argparse.Namespace) -> int:
         print("compiling the checks (first run of this version on this machine, about a minute)", file=out)
     report = check_agent(agent, batch, mode=args.mode or "full", seed=seed, progress=_tell)
     mark_warm("gradcheck")
+    _tell("")
     print(report.to_json() if args.json else "\n" + report.table(_wants_colour()))
     return 0 if report.ok else 1
 
@@ -338,6 +339,7 @@ def _planted(as_json: bool) -> int:
     for number, bug in enumerate(BUGS, 1):
         _tell(f"{number} of {len(BUGS)}: {bug.name}")
         verdicts.append(verdict(bug))
+        _tell("")
         if not as_json:
             print(text(verdicts[-1]), flush=True)
     caught = sum(v.caught for v in verdicts)
@@ -356,9 +358,9 @@ def _planted(as_json: bool) -> int:
 
 
 def _tell(what: str) -> None:
-    """What is being done, on a terminal's last line."""
+    """What is being done, on a terminal's last line; nothing takes it away."""
     if sys.stderr.isatty():
-        print(f"\r\033[K{what} ...", end="" if what else "\r\033[K", file=sys.stderr, flush=True)
+        print(f"\r\033[K{what} ..." if what else "\r\033[K", end="", file=sys.stderr, flush=True)
 
 
 def _wants_colour() -> bool:

@@ -1,7 +1,13 @@
 """The README quotes code and commands; they must be there."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import clean_environment
 
 from minddpg import Config
 
@@ -39,3 +45,28 @@ def test_both_commands_are_one_line_each():
     assert len(commands) == 2
     assert "minddpg train" in commands[0]
     assert "pytest" in commands[1]
+
+
+def test_the_example_of_a_gradient_check_runs():
+    block = re.search(r"```python\n(from minddpg.gradcheck import assert_gradients.*?)```", README, re.S).group(1)
+
+    def my_backward(x, w, upstream):
+        dz = upstream * (1 - np.tanh(x @ w) ** 2)
+        return {"x": dz @ w.T, "W": x.T @ dz}
+
+    names = {"np": np, "my_backward": my_backward}
+    exec(block, names)
+    names["test_my_layer"]()
+    names["my_backward"] = lambda x, w, upstream: {"x": upstream @ w.T, "W": x.T @ upstream}
+    with pytest.raises(AssertionError, match="not right"):
+        names["test_my_layer"]()
+
+
+def test_what_the_readme_shows_of_a_check_is_what_is_printed():
+    script = ROOT / "scripts" / "check_your_own.py"
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, env=clean_environment())
+    assert result.returncode == 0, result.stderr
+    shown = re.search(r"```\n(tensor .*?)```", README, re.S).group(1).strip().splitlines()
+    assert len(shown) == 7
+    for line in shown:
+        assert line == "..." or line in result.stdout.splitlines(), line
