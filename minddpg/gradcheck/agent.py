@@ -26,8 +26,6 @@ from .sweep import SQUARED_ERROR, Sweep, sweep_actor, sweep_critic
 
 Flags = npt.NDArray[np.bool_]
 CLOSED = "no sample has an open path to it (dead units, or saturated actions)"
-
-
 MINDDPG = Source(ddpg, networks)
 
 

@@ -218,7 +218,6 @@ class Judgement:
         self.state[~near] = "wrong"
         self.state[size == 0] = "zero"
         self.state[first.kinked] = "kink"
-        self.second_looks = 0
         self._look_again()
 
     def _look_again(self) -> None:
@@ -235,7 +234,6 @@ class Judgement:
         self.state[i], self.slope[i] = again.word, again.slope
         if not math.isnan(again.numeric):
             self.numeric[i], self.error[i] = again.numeric, again.error
-        self.second_looks += 1
         return again.word
 
     def _relative_error(self) -> FloatArray:
