@@ -2,7 +2,8 @@
 
 Numba's `@` needs SciPy. So each product below is a plain NumPy function, and `overload` tells Numba what the same call
 compiles to: a register tile, ROWS x two vectors of the result kept in the CPU's vector registers while one loop runs
-over the summed axis. The right-hand side is first packed, one panel of columns at a time, into consecutive memory.
+over the summed axis. The right-hand side is first packed, one panel of columns at a time, into consecutive memory; what
+comes transposed is turned on the way, because the tile reads fastest along rows.
 Edges need no second kernel: the last tile of a row or column is moved back until it fits, and computes a few entries
 twice. Products too thin for a tile (one output, `act_dim` columns, one observation) are plain loops that vectorise.
 
@@ -106,32 +107,103 @@ if not numba.config.DISABLE_JIT:
     from numba.core import cgutils
     from numba.extending import intrinsic
 
-    @intrinsic
-    def _multiply_tile(typingctx, a, a_start, a_row, a_step, panel, depth, out, out_start, out_row):  # type: ignore
-        """out[r, c] = sum_k a[r, k] * panel[k, c] for one tile of ROWS x VECTORS vectors.
+    integer, int32 = ir.IntType(64), ir.IntType(32)
 
-        a, panel and out are 1-D. Row r, depth k of a is a[a_start + r a_row + k a_step], so that swapping the two
-        strides reads a transposed; row r of the tile starts at out[out_start + r out_row].
+    def _vector(dtype: types.Float) -> tuple[Any, int]:
+        """The vector type that fills a register, and how many numbers it holds."""
+        lanes = VECTOR_BYTES // (dtype.bitwidth // 8)
+        return ir.VectorType(ir.FloatType() if dtype == types.float32 else ir.DoubleType(), lanes), lanes
+
+    def _values(context: Any, builder: Any, sig: Any, args: Any) -> list[Any]:
+        """The arguments, each array as the pointer to its first element."""
+        return [
+            context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
+            for kind, value in zip(sig.args, args, strict=True)
+        ]
+
+    def _at(builder: Any, data: Any, start: Any, row: Any, r: Any, column: int = 0) -> Any:
+        """The pointer to data[start + row r + column]; start, row and r are LLVM integers."""
+        return builder.gep(data, [builder.add(builder.add(start, builder.mul(row, r)), integer(column))])
+
+    def _load(builder: Any, pointer: Any, vector: Any) -> Any:
+        load = builder.load(builder.bitcast(pointer, vector.as_pointer()))
+        load.align = VECTOR_BYTES // vector.count  # one number's: a row may start anywhere
+        return load
+
+    def _store(builder: Any, value: Any, pointer: Any) -> None:
+        store = builder.store(value, builder.bitcast(pointer, value.type.as_pointer()))
+        store.align = VECTOR_BYTES // value.type.count
+
+    @intrinsic
+    def _pack_rows(typingctx, b, b_start, b_row, panel, depth):  # type: ignore
+        """panel[k, c] = b[k, c], k < depth, for a panel of VECTORS vectors of columns. b, panel: 1-D.
+
+        Row k of b starts at b[b_start + k b_row]. As a loop in Python this takes five times as long: Numba asks of
+        every index whether it is negative.
         """
-        lanes = VECTOR_BYTES // (a.dtype.bitwidth // 8)
-        scalar: Any = ir.FloatType() if a.dtype == types.float32 else ir.DoubleType()
-        vector, integer, int32 = ir.VectorType(scalar, lanes), ir.IntType(64), ir.IntType(32)
-        signature = types.void(a, a_start, a_row, a_step, panel, depth, out, out_start, out_row)
+        vector, lanes = _vector(b.dtype)
+        signature = types.void(b, b_start, b_row, panel, depth)
 
         def codegen(context, builder, sig, args):  # type: ignore
-            data = [
-                context.make_array(kind)(context, builder, value).data if isinstance(kind, types.Array) else value
-                for kind, value in zip(sig.args, args, strict=True)
-            ]
-            a_data, start, row_stride, k_stride, panel_data, k_end, out_data, out_at, out_stride = data
+            b, b_start, b_row, panel, depth = _values(context, builder, sig, args)
+            with cgutils.for_range(builder, depth, intp=integer) as loop:
+                for v in range(VECTORS):
+                    value = _load(builder, _at(builder, b, b_start, b_row, loop.index, v * lanes), vector)
+                    _store(
+                        builder, value, _at(builder, panel, integer(v * lanes), integer(VECTORS * lanes), loop.index)
+                    )
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    @intrinsic
+    def _transpose_square(typingctx, b, b_start, b_row, out, out_start, out_row):  # type: ignore
+        """out[k, c] = b[c, k] for a square as wide as one vector. b, out: 1-D; row r of b starts at b_start + r b_row.
+
+        The off-diagonal quarters of the square change places, then those of each quarter, down to single numbers.
+        """
+        vector, lanes = _vector(b.dtype)
+        signature = types.void(b, b_start, b_row, out, out_start, out_row)
+
+        def codegen(context, builder, sig, args):  # type: ignore
+            b, b_start, b_row, out, out_start, out_row = _values(context, builder, sig, args)
+            rows = [_load(builder, _at(builder, b, b_start, b_row, integer(r)), vector) for r in range(lanes)]
+            half = lanes // 2
+            while half:
+                upper = [lane - half + lanes if lane & half else lane for lane in range(lanes)]  # lanes on: the second
+                lower = [lane + lanes if lane & half else lane + half for lane in range(lanes)]
+                for r in range(lanes):
+                    if not r & half:
+                        pair = rows[r], rows[r + half]
+                        rows[r], rows[r + half] = (
+                            builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(int32, lanes), picked))
+                            for picked in (upper, lower)
+                        )
+                half //= 2
+            for r in range(lanes):
+                _store(builder, rows[r], _at(builder, out, out_start, out_row, integer(r)))
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    @intrinsic
+    def _multiply_tile(typingctx, a, a_start, panel, depth, out, out_start, out_row):  # type: ignore
+        """out[r, c] = sum_k a[r, k] * panel[k, c], k < depth, for one tile of ROWS x VECTORS vectors.
+
+        a, panel and out are 1-D. Row r of a starts at a[a_start + r depth], row r of the tile at
+        out[out_start + r out_row].
+        """
+        vector, lanes = _vector(a.dtype)
+        signature = types.void(a, a_start, panel, depth, out, out_start, out_row)
+
+        def codegen(context, builder, sig, args):  # type: ignore
+            a, a_start, panel, depth, out, out_start, out_row = _values(context, builder, sig, args)
             multiply_add = cgutils.get_or_insert_function(
                 builder.module,
                 ir.FunctionType(vector, [vector] * 3),
-                f"llvm.fmuladd.v{lanes}f{a.dtype.bitwidth}",  # fused where the CPU can
+                f"llvm.fmuladd.v{lanes}f{sig.args[0].dtype.bitwidth}",  # fused where the CPU can
             )
-            a_rows = [
-                builder.gep(a_data, [builder.add(start, builder.mul(row_stride, integer(r)))]) for r in range(ROWS)
-            ]
+            a_rows = [_at(builder, a, a_start, depth, integer(r)) for r in range(ROWS)]
             before = builder.block
             loop, done = builder.append_basic_block(), builder.append_basic_block()
             builder.branch(loop)
@@ -140,18 +212,15 @@ if not numba.config.DISABLE_JIT:
             k = builder.phi(integer)
             k.add_incoming(integer(0), before)
             tile = [[builder.phi(vector) for _ in range(VECTORS)] for _ in range(ROWS)]
-            columns = []
-            for v in range(VECTORS):
-                at = builder.add(builder.mul(k, integer(VECTORS * lanes)), integer(v * lanes))
-                load = builder.load(builder.bitcast(builder.gep(panel_data, [at]), vector.as_pointer()))
-                load.align = a.dtype.bitwidth // 8
-                columns.append(load)
+            columns = [
+                _load(builder, _at(builder, panel, integer(v * lanes), integer(VECTORS * lanes), k), vector)
+                for v in range(VECTORS)
+            ]
             undefined = ir.Constant(vector, ir.Undefined)
             first_lane = ir.Constant(ir.VectorType(int32, lanes), None)
-            a_at = builder.mul(k, k_stride)
             summed = []
             for r in range(ROWS):
-                element = builder.load(builder.gep(a_rows[r], [a_at]))
+                element = builder.load(builder.gep(a_rows[r], [k]))
                 spread = builder.insert_element(undefined, element, int32(0))
                 spread = builder.shuffle_vector(spread, undefined, first_lane)
                 summed.append([builder.call(multiply_add, [spread, columns[v], tile[r][v]]) for v in range(VECTORS)])
@@ -161,38 +230,50 @@ if not numba.config.DISABLE_JIT:
                 for v in range(VECTORS):
                     tile[r][v].add_incoming(ir.Constant(vector, None), before)
                     tile[r][v].add_incoming(summed[r][v], loop)
-            builder.cbranch(builder.icmp_signed("<", k_next, k_end), loop, done)
+            builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, done)
 
             builder.position_at_end(done)
             for r in range(ROWS):
                 for v in range(VECTORS):
-                    at = builder.add(builder.add(out_at, builder.mul(out_stride, integer(r))), integer(v * lanes))
-                    pointer = builder.bitcast(builder.gep(out_data, [at]), vector.as_pointer())
-                    store = builder.store(summed[r][v], pointer)
-                    store.align = a.dtype.bitwidth // 8
+                    _store(builder, summed[r][v], _at(builder, out, out_start, out_row, integer(r), v * lanes))
             return context.get_dummy_value()
 
         return signature, codegen
 
     OPTIONS = {"pipeline_class": Part} if Part else {}
 
+    @jit
+    def _transpose_rows(b, start, rows, depth, out, out_row, lanes):
+        """out[k, c] = b[c, k], c < rows, k < depth: in squares as wide as a vector, and what is left one by one.
+
+        b, out: 1-D. Row c of b starts at b[start + c depth], row k of out at out[k out_row].
+        """
+        square_rows, square_depth = rows // lanes * lanes, depth // lanes * lanes
+        for c in range(0, square_rows, lanes):
+            for k in range(0, square_depth, lanes):
+                _transpose_square(b, start + c * depth + k, depth, out, k * out_row + c, out_row)
+        for c in range(rows):
+            for k in range(square_depth if c < square_rows else 0, depth):
+                out[k * out_row + c] = b[start + c * depth + k]
+
     # The panel is what one pass over a's rows needs of b; kept small, it stays in the fastest cache.
 
     @jit
-    def _pack_columns(b, j, panel):
-        """panel[k, c] = b[j + c, k]."""
-        for c in range(panel.shape[1]):
-            for k in range(panel.shape[0]):
-                panel[k, c] = b[j + c, k]
-
-    @jit
-    def _multiply_panel(flat_a, a_row, a_step, panel, out, column):
+    def _multiply_panel(a, panel, depth, out, column):
         """One panel of columns of out, tile by tile; the last tile is moved up to end with the last row."""
-        depth, (m, n) = panel.shape[0], out.shape
-        flat_panel, flat_out = panel.reshape(panel.size), out.reshape(out.size)
+        (m, n), flat_out = out.shape, out.reshape(out.size)
         for tile in range((m + ROWS - 1) // ROWS):
             i = min(tile * ROWS, m - ROWS)
-            _multiply_tile(flat_a, i * a_row, a_row, a_step, flat_panel, depth, flat_out, i * n + column, n)
+            _multiply_tile(a, i * depth, panel, depth, flat_out, i * n + column, n)
+
+    @jit
+    def _multiply(flat_a, b, out, width):
+        """out = a @ b, panel by panel; the last panel is moved back to end with the last column."""
+        (k, n), flat_b, panel = b.shape, b.reshape(b.size), np.empty(len(b) * width, b.dtype)
+        for p in range((n + width - 1) // width):
+            j = min(p * width, n - width)
+            _pack_rows(flat_b, j, n, panel, k)
+            _multiply_panel(flat_a, panel, k, out, j)
 
     def _panel_width(array: types.Array) -> int:
         return VECTORS * VECTOR_BYTES // (array.dtype.bitwidth // 8)
@@ -216,20 +297,14 @@ if not numba.config.DISABLE_JIT:
             elif n < width or a.shape[0] < ROWS:
                 _add_rows(a, b, out)
             else:
-                flat_a, panel = a.reshape(a.size), np.empty((k, width), a.dtype)
-                for p in range((n + width - 1) // width):
-                    j = min(p * width, n - width)
-                    for row in range(k):
-                        for c in range(width):  # a constant here, and so vector moves
-                            panel[row, c] = b[row, j + c]
-                    _multiply_panel(flat_a, k, 1, panel, out, j)
+                _multiply(a.reshape(a.size), b, out, width)
 
         return compiled
 
     @overload(matmul_left_transposed, jit_options=OPTIONS)
     def _matmul_left_transposed(a, b, out):  # type: ignore
         _check(a, b, out)
-        width = _panel_width(a)
+        width, lanes = _panel_width(a), _panel_width(a) // VECTORS
 
         def compiled(a, b, out):  # type: ignore
             (k, n), m = b.shape, a.shape[1]
@@ -240,20 +315,16 @@ if not numba.config.DISABLE_JIT:
             elif n < width or m < ROWS:
                 _add_outer(a, b, out)
             else:
-                flat_a, panel = a.reshape(a.size), np.empty((k, width), a.dtype)
-                for p in range((n + width - 1) // width):
-                    j = min(p * width, n - width)
-                    for row in range(k):
-                        for c in range(width):  # a constant here, and so vector moves
-                            panel[row, c] = b[row, j + c]
-                    _multiply_panel(flat_a, 1, m, panel, out, j)
+                transposed_a = np.empty(a.size, a.dtype)
+                _transpose_rows(a.reshape(a.size), 0, k, m, transposed_a, k, lanes)
+                _multiply(transposed_a, b, out, width)
 
         return compiled
 
     @overload(matmul_right_transposed, jit_options=OPTIONS)
     def _matmul_right_transposed(a, b, out):  # type: ignore
         _check(a, b, out)
-        width = _panel_width(a)
+        width, lanes = _panel_width(a), _panel_width(a) // VECTORS
 
         def compiled(a, b, out):  # type: ignore
             n, k = b.shape
@@ -262,10 +333,10 @@ if not numba.config.DISABLE_JIT:
             elif n < width or a.shape[0] < ROWS:
                 _dot_rows(a, b, out)
             else:
-                flat_a, panel = a.reshape(a.size), np.empty((k, width), a.dtype)
+                flat_a, flat_b, panel = a.reshape(a.size), b.reshape(b.size), np.empty(k * width, a.dtype)
                 for p in range((n + width - 1) // width):
                     j = min(p * width, n - width)
-                    _pack_columns(b, j, panel)
-                    _multiply_panel(flat_a, k, 1, panel, out, j)
+                    _transpose_rows(flat_b, j * k, width, k, panel, width, lanes)
+                    _multiply_panel(flat_a, panel, k, out, j)
 
         return compiled
