@@ -69,11 +69,16 @@ def _dot_rows(a, b, out):
 
 @jit(fastmath={"contract"})
 def _add_rows(a, b, out):
-    """out = a @ b as sums of b's rows."""
+    """out = a @ b as sums of b's rows, four at a time: a row of out is read and written for each time."""
+    fours = a.shape[1] // 4 * 4
     for i in range(a.shape[0]):
         for j in range(b.shape[1]):
             out[i, j] = 0
-        for k in range(a.shape[1]):
+        for k in range(0, fours, 4):
+            a0, a1, a2, a3 = a[i, k], a[i, k + 1], a[i, k + 2], a[i, k + 3]
+            for j in range(b.shape[1]):
+                out[i, j] += a0 * b[k, j] + a1 * b[k + 1, j] + a2 * b[k + 2, j] + a3 * b[k + 3, j]
+        for k in range(fours, a.shape[1]):
             scale = a[i, k]
             for j in range(b.shape[1]):
                 out[i, j] += scale * b[k, j]
@@ -81,11 +86,17 @@ def _add_rows(a, b, out):
 
 @jit(fastmath={"contract"})
 def _add_outer(a, b, out):
-    """out = a.T @ b as a sum of outer products, one per row of a and b."""
+    """out = a.T @ b as a sum of outer products, one per row of a and b, four at a time."""
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             out[i, j] = 0
-    for k in range(a.shape[0]):
+    fours = a.shape[0] // 4 * 4
+    for k in range(0, fours, 4):
+        for i in range(a.shape[1]):
+            a0, a1, a2, a3 = a[k, i], a[k + 1, i], a[k + 2, i], a[k + 3, i]
+            for j in range(b.shape[1]):
+                out[i, j] += a0 * b[k, j] + a1 * b[k + 1, j] + a2 * b[k + 2, j] + a3 * b[k + 3, j]
+    for k in range(fours, a.shape[0]):
         for i in range(a.shape[1]):
             scale = a[k, i]
             for j in range(b.shape[1]):
