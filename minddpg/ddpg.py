@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .config import Config, ConfigError
-from .jit import FloatArray, each, jit, mark_warm
+from .jit import FloatArray, call, each, jit, mark_warm
 from .layers import squared_error, tanh_backward
 from .networks import (
     Network,
@@ -223,9 +223,10 @@ class DDPG:
     def act(self, obs: npt.ArrayLike) -> FloatArray:
         """mu(s) without noise.    obs (obs_dim,) -> (act_dim,), or (N, obs_dim) -> (N, act_dim); in [-1, 1]."""
         array = self._array("obs", obs)
-        if array.shape[-1:] != (self.obs_dim,) or array.ndim not in (1, 2):
+        rows = array[None] if array.ndim == 1 else array
+        if rows.ndim != 2 or rows.shape[1] != self.obs_dim:
             raise ShapeError(f"obs has shape {array.shape}, but must be ({self.obs_dim},) or (N, {self.obs_dim})")
-        act = policy(self.actor, array.reshape(-1, self.obs_dim))
+        act = call(policy, self.config.dtype, self.learner.actor, rows)
         return act[0] if array.ndim == 1 else act
 
     def update(self, batch: Batch) -> Losses:
@@ -233,12 +234,12 @@ class DDPG:
         n = np.size(batch.rew)
         obs, act = self._array("batch.obs", batch.obs), self._array("batch.act", batch.act)
         rew, next_obs = self._array("batch.rew", batch.rew), self._array("batch.next_obs", batch.next_obs)
-        checked = Batch(obs, act, rew, next_obs, np.require(batch.terminated, bool, ["C", "W"]))
+        checked = Batch(obs, act, rew, next_obs, _plain(batch.terminated, "bool"))
         shapes = ((n, self.obs_dim), (n, self.act_dim), (n,), (n, self.obs_dim), (n,))
         for name, array, shape in zip(Batch._fields, checked, shapes, strict=True):
             if array.shape != shape or n == 0:
                 raise ShapeError(f"batch.{name} has shape {array.shape}, but must be {shape}, one row or more")
-        return self._update(checked, np.arange(n))
+        return self._update(checked, np.arange(n, dtype=np.int64))
 
     def update_from(self, replay: ReplayBuffer, rng: np.random.Generator) -> Losses:
         """One full update from a batch drawn from the replay, in one compiled call."""
@@ -252,7 +253,8 @@ class DDPG:
         return self._update(stored, replay.draw(self.config.batch_size, rng))
 
     def _update(self, transitions: Batch, indices: npt.NDArray[np.int64]) -> Losses:
-        return Losses(*map(float, update(self.learner, transitions, indices, self._rates)))
+        losses = call(update, self.config.dtype, self.learner, transitions, indices, self._rates)
+        return Losses(*map(float, losses))
 
     def is_finite(self) -> bool:
         """Whether every parameter and moment is a finite number."""
@@ -289,9 +291,15 @@ class DDPG:
 
     def _array(self, name: str, value: npt.ArrayLike) -> FloatArray:
         try:
-            return np.require(value, self.config.dtype, ["C", "W"])
+            return _plain(value, self.config.dtype)
         except (TypeError, ValueError) as error:
             raise ShapeError(f"{name} must be an array of numbers: {error}") from None
+
+
+def _plain(value: npt.ArrayLike, dtype: str) -> npt.NDArray[Any]:
+    """The array as compiled code expects it: C-contiguous, aligned, writeable. (np.require does it in 2 us.)"""
+    array = np.asarray(value, dtype)
+    return array if array.flags.carray else array.copy()
 
 
 def checked_seed(seed: int) -> int:

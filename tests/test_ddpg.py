@@ -1,6 +1,7 @@
 """One update: by hand, against the naive twin, against autograd, and in the right order."""
 
 import naive
+import numba
 import numpy as np
 import pytest
 from conftest import JIT, make_batch
@@ -446,6 +447,45 @@ def test_warmup_leaves_nothing_to_compile(rng, dtype):
     agent.update(make_batch(rng, 6, 3, 2, dtype))
     agent.act(np.zeros(3))
     assert compiled == (set(ddpg.update.signatures), set(ddpg.policy.signatures))
+
+
+@pytest.mark.skipif(not JIT, reason="about compiled code")
+def test_whatever_comes_in_compiled_code_gets_the_same_types(rng, monkeypatch):
+    """`call` looks at the types once per dtype and trusts that they stay."""
+    seen = {}
+
+    def spy(function, dtype, *arguments):
+        seen.setdefault((function, dtype), set()).add(tuple(map(numba.typeof, arguments)))
+        return function(*arguments)
+
+    monkeypatch.setattr(ddpg, "call", spy)
+    ddpg.warmup("float32")
+    batch = make_batch(rng, 6, 3, 2, "float32")
+    frozen = batch._replace(**{name: array.copy() for name, array in batch._asdict().items()})
+    for array in frozen:
+        array.flags.writeable = False
+    unaligned = np.zeros(6 * 3 * 4 + 1, np.uint8)[1:].view(np.float32).reshape(6, 3)
+    swapped = batch.obs.astype(">f4")
+    agent = agent_of(dtype="float32", gamma=0, tau=1, critic_weight_decay=0)
+    for odd in (
+        batch,
+        frozen,
+        make_batch(rng, 6, 3, 2, "float64"),
+        Batch(*(array.tolist() for array in batch)),
+        batch._replace(obs=np.asfortranarray(batch.obs), act=batch.act[::-1]),
+        batch._replace(obs=unaligned, next_obs=swapped),
+        batch._replace(obs=np.ma.masked_array(batch.obs), terminated=batch.terminated.astype(int)),
+    ):
+        agent.update(odd)
+        agent.act(odd.obs)
+        agent.act(odd.obs[1])
+    replay = ReplayBuffer(20, 3, 2, "float32")
+    for row in zip(*batch, strict=True):
+        replay.add(*row)
+    agent.update_from(replay, rng)
+    agent.load_state_dict(agent_of(seed=5, dtype="float32").state_dict())
+    agent.update_from(replay, rng)
+    assert {name.__name__: len(types) for (name, _), types in seen.items()} == {"update": 1, "policy": 1}
 
 
 def test_losses_are_plain_numbers(rng):

@@ -235,7 +235,7 @@ def copy_of_minddpg(bug: Bug | None) -> Iterator[Source]:
     """A copy of the algorithm's modules, as plain NumPy, with the bug in it (or none)."""
     root = Path(__file__).parent.parent
     plain = ModuleType(f"{PACKAGE}.jit")
-    names = ("FloatArray", "each", "where", "mark_warm")
+    names = ("FloatArray", "call", "each", "where", "mark_warm")
     vars(plain).update({name: getattr(jit, name) for name in names}, jit=lambda function: function)
     modules = {PACKAGE: ModuleType(PACKAGE), f"{PACKAGE}.jit": plain}
     modules[PACKAGE].__path__ = []  # what makes it a package, whose modules may import each other
