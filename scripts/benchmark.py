@@ -1,0 +1,433 @@
+"""How fast is one update, and a whole training run? minddpg beside its floor and beside every peer that is installed.
+
+    python scripts/benchmark.py                  floor, update and training
+    python scripts/benchmark.py floor update growth flat training matmul     some or all of the sections
+    python scripts/benchmark.py --json out.json  the same, also as JSON
+
+One update: draw a batch, critic step, actor step, both Adams, both Polyak averages, float32. Its floor: the ten
+products between two hidden layers, nearly all of an update's arithmetic, by NumPy's BLAS on one thread; the ratio is
+the median of the rounds', each of which times both. Peers are optional: install torch, stable-baselines3, sbx-rl beside minddpg.
+Each runs in a process of its own, with 1 thread and with all, and they take turns, so that a busy moment meets all of
+them; the better thread count is shown. Medians.
+"""
+# ruff: noqa: E402
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+for library in ("OPENBLAS", "MKL", "OMP"):  # read when NumPy is imported
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+import numpy as np
+
+SHAPES = (  # hidden, batch, obs, act
+    ((64, 64), 64, 3, 1),
+    ((256, 256), 256, 3, 1),
+    ((400, 300), 100, 3, 1),
+    ((256, 256), 256, 17, 6),
+)
+SECTIONS = ("floor", "update", "growth", "flat", "training", "matmul")
+NEEDS = {"minddpg": "minddpg", "torch": "torch", "sb3": "stable_baselines3", "sbx": "sbx"}
+NAMES = {"torch": "plain PyTorch", "sb3": "Stable-Baselines3", "sbx": "SBX"}
+STORED = 5000  # transitions in the replay
+STEPS = 20_000  # of a training run
+
+
+# --- what is timed: each returns a function that makes one update -----------------------------------------------------
+
+
+def transitions(obs_dim, act_dim):
+    """Random ones, the same for all."""
+    rng = np.random.default_rng(0)
+    obs, next_obs = rng.standard_normal((2, STORED, obs_dim)).astype(np.float32)
+    act = rng.uniform(-1, 1, (STORED, act_dim)).astype(np.float32)
+    return obs, act, rng.standard_normal(STORED).astype(np.float32), next_obs
+
+
+def minddpg(hidden, batch, obs_dim, act_dim):
+    """This package."""
+    from minddpg import DDPG, Config, ReplayBuffer
+
+    agent, rng = DDPG(obs_dim, act_dim, Config(hidden_sizes=hidden, batch_size=batch)), np.random.default_rng(0)
+    replay = ReplayBuffer(STORED, obs_dim, act_dim)
+    for row in zip(*transitions(obs_dim, act_dim), strict=True):
+        replay.add(*row, False)
+    update = lambda: agent.update_from(replay, rng)  # noqa: E731
+    update.agent = agent
+    return update
+
+
+def floor(hidden, batch, obs_dim, act_dim):
+    """The products of the hidden layers alone: five forward, three to inputs, two to weights (see ddpg.py)."""
+    rng, wide, narrow = np.random.default_rng(0), *hidden
+    x, w = rng.standard_normal((batch, wide)).astype("f4"), rng.standard_normal((wide, narrow)).astype("f4")
+    y, dx, dw = np.zeros((batch, narrow), "f4"), np.zeros((batch, wide), "f4"), np.zeros((wide, narrow), "f4")
+
+    def products():
+        for _ in range(5):
+            np.matmul(x, w, out=y)
+        for _ in range(3):
+            np.matmul(y, w.T, out=dx)
+        for _ in range(2):
+            np.matmul(x.T, y, out=dw)
+
+    return products
+
+
+def torch(hidden, batch, obs_dim, act_dim):
+    """What people write: modules, optimisers, zero_grad, backward, step; targets in one foreach call."""
+    import torch
+    from torch import nn
+
+    def perceptron(inputs, outputs):
+        sizes, layers = [inputs, *hidden], []
+        for a, b in zip(sizes, hidden, strict=False):
+            layers += [nn.Linear(a, b), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
+
+    actor, critic = nn.Sequential(perceptron(obs_dim, act_dim), nn.Tanh()), perceptron(obs_dim + act_dim, 1)
+    target_actor = nn.Sequential(perceptron(obs_dim, act_dim), nn.Tanh())
+    target_critic = perceptron(obs_dim + act_dim, 1)
+    pairs = ((actor, target_actor), (critic, target_critic))
+    for online, target in pairs:
+        target.load_state_dict(online.state_dict())
+    actor_adam, critic_adam = (torch.optim.Adam(net.parameters(), lr=1e-3) for net in (actor, critic))
+    stored, rng = [torch.from_numpy(array) for array in transitions(obs_dim, act_dim)], np.random.default_rng(0)
+
+    def update():
+        rows = torch.from_numpy(rng.integers(STORED, size=batch))
+        obs, act, rew, next_obs = (array[rows] for array in stored)
+        with torch.no_grad():
+            y = rew + 0.99 * target_critic(torch.cat([next_obs, target_actor(next_obs)], 1)).view(-1)
+        loss = nn.functional.mse_loss(critic(torch.cat([obs, act], 1)).view(-1), y)
+        critic_adam.zero_grad()
+        loss.backward()
+        critic_adam.step()
+        loss = -critic(torch.cat([obs, actor(obs)], 1)).mean()
+        actor_adam.zero_grad()
+        loss.backward()
+        actor_adam.step()
+        with torch.no_grad():
+            for online, target in pairs:
+                torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), 0.005)
+
+    return update
+
+
+def stable(module, hidden, batch, obs_dim, act_dim, **more):
+    """A model of Stable-Baselines3's interface with a full replay."""
+    import gymnasium
+    from stable_baselines3.common.logger import Logger
+
+    class Still(gymnasium.Env):
+        """Spaces and nothing else."""
+
+        observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32)
+        action_space = gymnasium.spaces.Box(-1, 1, (act_dim,), np.float32)
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(obs_dim, np.float32), {}
+
+        def step(self, action):
+            return np.zeros(obs_dim, np.float32), 0.0, False, False, {}
+
+    policy = {"net_arch": list(hidden), **more}
+    model = module.DDPG("MlpPolicy", Still(), batch_size=batch, buffer_size=STORED, policy_kwargs=policy)
+    model.set_logger(Logger(None, []))
+    for obs, act, rew, next_obs in zip(*transitions(obs_dim, act_dim), strict=True):
+        model.replay_buffer.add(obs[None], next_obs[None], act[None], np.array([rew]), np.array([False]), [{}])
+    return lambda: model.train(gradient_steps=1, batch_size=batch)
+
+
+def sb3(*shape):
+    """Stable-Baselines3."""
+    import stable_baselines3
+
+    return stable(stable_baselines3, *shape)
+
+
+def sbx(*shape):
+    """SBX: Stable-Baselines3's interface on JAX."""
+    import sbx
+
+    return stable(sbx, *shape)
+
+
+# --- processes that take turns ----------------------------------------------------------------------------------------
+
+
+class Candidate:
+    """A process that makes updates when told to."""
+
+    def __init__(self, name, shape, threads):
+        self.name, self.threads, self.times = name, threads, []
+        hidden, *rest = shape
+        command = [sys.executable, __file__, "--worker", name, ",".join(map(str, hidden)), *map(str, rest)]
+        number = str(threads)
+        limits = {f"{library}_NUM_THREADS": number for library in ("OPENBLAS", "OMP", "MKL", "NUMBA")}
+        environment = {**os.environ, **limits, "BENCHMARK_THREADS": number}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.ready = self.process.stdout.readline().strip() == "ready"
+
+    def go(self, seconds):
+        """Time updates for about this long; keeps the median of one."""
+        if self.ready:
+            self.process.stdin.write(f"{seconds}\n")
+            self.process.stdin.flush()
+            self.times.append(float(self.process.stdout.readline()))
+
+    def close(self):
+        """-> median seconds of an update, None where it never got going"""
+        self.process.stdin.close()
+        self.process.wait()
+        return statistics.median(self.times) if self.times else None
+
+
+def worker(name, hidden, batch, obs_dim, act_dim):
+    """The other side of Candidate."""
+    threads = int(os.environ["BENCHMARK_THREADS"])
+    if hasattr(os, "sched_setaffinity") and threads == 1:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # JAX takes as many threads as there are CPUs
+    if NEEDS[name] in ("torch", "stable_baselines3"):
+        import torch
+
+        torch.set_num_threads(threads)
+    update = globals()[name](hidden, batch, obs_dim, act_dim)
+    for _ in range(30):
+        update()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        times, end = [], time.perf_counter() + float(line)
+        while time.perf_counter() < end or len(times) < 5:
+            started = time.perf_counter()
+            update()
+            times.append(time.perf_counter() - started)
+        print(statistics.median(times), flush=True)
+
+
+def race(shape, names, rounds, seconds):
+    """Median seconds of an update by name, at the better thread count.    -> {name: (seconds, threads)}"""
+    counts = [1, os.cpu_count()] if (os.cpu_count() or 1) > 1 else [1]
+    # minddpg has one thread by design
+    runners = [Candidate(name, shape, n) for name in names for n in (counts[:1] if name == "minddpg" else counts)]
+    for _ in range(rounds):
+        for runner in runners:
+            runner.go(seconds)
+    best = {}
+    for runner in runners:
+        median = runner.close()
+        if median is not None and (runner.name not in best or median < best[runner.name][0]):
+            best[runner.name] = (median, runner.threads)
+    return best
+
+
+# --- sections ---------------------------------------------------------------------------------------------------------
+
+
+def beside_floor(shape, rounds):
+    """Medians of the update, its floor and one act of the policy, in seconds, and of the first two's ratio."""
+    update, products = minddpg(*shape), floor(*shape)
+    obs = np.zeros(shape[2], np.float32)
+    timed = update, products, lambda: [update.agent.act(obs) for _ in range(20)]
+    for function in timed * 5:
+        function()
+    rows = []
+    for _ in range(rounds):
+        times = []
+        for function in timed:
+            started = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - started)
+        rows.append(times)
+    ours, least, acts = np.array(rows).T
+    return float(np.median(ours)), float(np.median(least)), float(np.median(acts)) / 20, float(np.median(ours / least))
+
+
+def floor_section(installed):
+    """One update beside its floor, and the policy for one observation, the call from Python included."""
+    rows = []
+    for shape in SHAPES:
+        ours, least, act, ratio = beside_floor(shape, 300)
+        print(f"{shape_text(shape)}: {1e3 * ours:.3f} ms, floor {1e3 * least:.3f} ms, {ratio:.2f} x; "
+              f"act {1e6 * act:.1f} us", flush=True)  # fmt: skip
+        rows.append({"shape": shape, "seconds": ours, "floor": least, "ratio": ratio, "act": act})
+    return rows
+
+
+def update_section(installed):
+    """One update, all candidates."""
+    rows = []
+    for shape in SHAPES:
+        best = race(shape, installed, rounds=9, seconds=0.4)
+        ours = best["minddpg"][0]
+        print(f"{shape_text(shape)}: minddpg {1e3 * ours:.3f} ms", flush=True)
+        for name, (seconds, threads) in best.items():
+            if name != "minddpg":
+                print(f"    {NAMES[name]:<18} {1e3 * seconds:8.3f} ms, {threads} thread{'s' * (threads > 1)}: "
+                      f"{seconds / ours:.2f} x as long")  # fmt: skip
+        rows.append({"shape": shape, "update": {name: {"seconds": s, "threads": n} for name, (s, n) in best.items()}})
+    return rows
+
+
+def growth_section(installed):
+    """How an update grows with batch and width, beside its floor."""
+    rows = []
+    cases = [((256, 256), n, 3, 1) for n in (32, 64, 128, 256, 512, 1024)]
+    cases += [((n, n), 256, 3, 1) for n in (32, 64, 128, 256, 512)]
+    for shape in cases:
+        ours, least, _, ratio = beside_floor(shape, 60)
+        print(f"{shape_text(shape)}: {1e3 * ours:8.3f} ms, floor {1e3 * least:8.3f} ms, {ratio:.2f} x", flush=True)
+        rows.append({"shape": shape, "seconds": ours, "floor": least, "ratio": ratio})
+    return rows
+
+
+def flat_section(installed):
+    """5,000 updates from one replay: the time of one must not grow (denormal numbers in Adam would make it)."""
+    update, rows = minddpg((64, 64), 64, 3, 1), []
+    for start in range(0, 5000, 500):
+        times = []
+        for _ in range(500):
+            started = time.perf_counter()
+            update()
+            times.append(time.perf_counter() - started)
+        rows.append(statistics.median(times))
+        print(f"updates {start + 1:>4} to {start + 500:>4}: {1e6 * rows[-1]:6.1f} us", flush=True)
+    return rows
+
+
+TRAINING = {
+    "minddpg": """
+import minddpg
+config = minddpg.Config(hidden_sizes=({hidden}), batch_size={batch}, learning_starts=1000, steps={steps})
+minddpg.train("Pendulum-v1", config)
+""",
+    "sb3": """
+import torch, numpy as np
+from stable_baselines3 import DDPG
+from stable_baselines3.common.noise import NormalActionNoise
+torch.set_num_threads({threads})
+noise = NormalActionNoise(np.zeros(1), 0.1 * np.ones(1))
+model = DDPG("MlpPolicy", "Pendulum-v1", batch_size={batch}, learning_starts=1000, train_freq=1, gradient_steps=1,
+             action_noise=noise, policy_kwargs=dict(net_arch=[{hidden}]))
+model.learn({steps})
+""",
+}
+
+
+def training_section(installed):
+    """Whole processes on Pendulum-v1, environment and imports included: same network, batch, one update per step."""
+    rows = []
+    for hidden, batch in (((64, 64), 64), ((256, 256), 256)):
+        for name in (name for name in TRAINING if name in installed):
+            best = None
+            for threads in [1] if name == "minddpg" else [1, os.cpu_count()]:
+                text = TRAINING[name].format(
+                    hidden=",".join(map(str, hidden)), batch=batch, steps=STEPS, threads=threads
+                )
+                if name == "minddpg" and not rows:
+                    subprocess.run([sys.executable, "-c", "from minddpg.ddpg import warmup; warmup()"], check=True)
+                started = time.perf_counter()
+                subprocess.run([sys.executable, "-c", text], check=True)
+                seconds = time.perf_counter() - started
+                if best is None or seconds < best[0]:
+                    best = seconds, threads
+            rows.append({"hidden": hidden, "batch": batch, "name": name, "seconds": best[0], "threads": best[1]})
+            print(f"{shape_text((hidden, batch))}: {NAMES.get(name, name)} {best[0]:.1f} s for {STEPS:,} steps, "
+                  f"{STEPS / best[0]:,.0f} steps/s, {best[1]} thread{'s' * (best[1] > 1)}", flush=True)  # fmt: skip
+    return rows
+
+
+def matmul_section(installed):
+    """Our product against NumPy's BLAS on one thread, called from compiled code many times."""
+    import numba
+
+    from minddpg.matmul import matmul
+
+    @numba.njit
+    def ours(a, b, out, times):
+        for _ in range(times):
+            matmul(a, b, out)
+
+    rows = []
+    for m, k, n in ((64, 64, 64), (128, 128, 128), (256, 256, 256), (100, 256, 256), (64, 400, 300), (256, 4, 256)):
+        a, b = np.ones((m, k), "f4"), np.ones((k, n), "f4")
+        out, times = np.zeros((m, n), "f4"), max(3, int(2e7 / (m * k * n)))
+        ours(a, b, out, 1)
+        pairs = []
+        for _ in range(15):
+            t0 = time.perf_counter()
+            ours(a, b, out, times)
+            t1 = time.perf_counter()
+            for _ in range(times):
+                np.matmul(a, b, out=out)
+            pairs.append(((t1 - t0) / times, (time.perf_counter() - t1) / times))
+        mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
+        print(f"{m} x {k} x {n}: {1e6 * mine:7.1f} us, BLAS {1e6 * theirs:7.1f} us, {theirs / mine:.2f} x its speed")
+        rows.append({"shape": (m, k, n), "seconds": mine, "blas": theirs})
+    return rows
+
+
+def shape_text(shape):
+    """hidden, batch (obs, act)."""
+    hidden, batch, *dims = shape
+    return f"{'-'.join(map(str, hidden))}, batch {batch}" + (f", ({dims[0]}, {dims[1]})" if dims else "")
+
+
+def describe():
+    """Versions and machine kind."""
+    found = {"python": platform.python_version(), "cpus": os.cpu_count()}
+    cpu = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")] \
+        if cpu.exists() else [platform.processor()]  # fmt: skip
+    found["cpu"] = names[0] if names else platform.machine()
+    for package in ("minddpg", "numpy", "numba", "gymnasium", "torch", "stable_baselines3", "sbx-rl", "jax"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def main():
+    """Run the sections."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; default: floor update training"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        name, hidden, *rest = args.worker
+        worker(name, tuple(map(int, hidden.split(","))), *map(int, rest))
+        return
+    if unknown := set(args.sections) - set(SECTIONS):
+        parser.error(f"there is no section {', '.join(sorted(unknown))}; choose from {', '.join(SECTIONS)}")
+    installed = [name for name, module in NEEDS.items() if importlib.util.find_spec(module)]
+    missing = [NAMES[name] for name in NEEDS if name not in installed]
+    result = {"about": describe()}
+    print(", ".join(f"{key} {value}" for key, value in result["about"].items()))
+    if missing:
+        print(f"not installed, so not measured: {', '.join(missing)}")
+    for section in args.sections or ("floor", "update", "training"):
+        print(f"\n{globals()[f'{section}_section'].__doc__}")
+        result[section] = globals()[f"{section}_section"](installed)
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
