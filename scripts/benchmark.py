@@ -6,9 +6,9 @@
 
 One update: draw a batch, critic step, actor step, both Adams, both Polyak averages, float32. Its floor: the ten
 products between two hidden layers, nearly all of an update's arithmetic, by NumPy's BLAS on one thread; the ratio is
-the median of the rounds', each of which times both. Peers are optional: install torch, stable-baselines3, sbx-rl beside minddpg.
-Each runs in a process of its own, with 1 thread and with all, and they take turns, so that a busy moment meets all of
-them; the better thread count is shown. Medians.
+the median of the rounds', each of which times both. Peers are optional: install torch, stable-baselines3, sbx-rl beside
+minddpg. Each runs in a process of its own, with 1 thread and with all, and they take turns, so that a busy moment meets
+all of them; the better thread count is shown. Medians.
 """
 # ruff: noqa: E402
 
