@@ -45,6 +45,21 @@ def test_an_edit_in_another_file_is_noticed(package_copy, tmp_path):
     assert float(second.stdout) == pytest.approx(np.tanh(1) + 500), second.stderr
 
 
+@needs_jit
+def test_two_processes_may_compile_at_once(package_copy, tmp_path):
+    """Both give the right number, and so does a third that finds what they left in the cache."""
+    environment = clean_environment(PYTHONPATH=str(package_copy), NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    pair = [
+        subprocess.Popen([sys.executable, "-c", TANH], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+        for _ in range(2)
+    ]
+    for process in pair:
+        out, err = process.communicate(timeout=200)
+        assert float(out or "nan") == pytest.approx(np.tanh(1)), err
+    third = python(TANH, package_copy, tmp_path / "cache")
+    assert float(third.stdout) == pytest.approx(np.tanh(1)), third.stderr
+
+
 CACHE = "import minddpg.jit as j; print(j.CACHE)"
 
 

@@ -1,7 +1,13 @@
 """The three products against NumPy, on every kind of shape: thin, around the tile's edges, large."""
 
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+from conftest import JIT, clean_environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -85,3 +91,32 @@ def test_the_tile_fits_the_cpu(monkeypatch, name, features, width):
     monkeypatch.setattr("numba.config.CPU_NAME", name)
     monkeypatch.setattr("numba.config.CPU_FEATURES", features)
     assert vector_bytes() in ((width,) if width else (16, 32, 64))
+
+
+PRODUCTS = """
+import numpy as np
+from minddpg.matmul import VECTOR_BYTES
+from test_matmul import left, plain, right
+
+rng = np.random.default_rng(0)
+for dtype, rtol in (("float32", 1e-4), ("float64", 1e-12)):
+    for m, k, n in ((37, 19, 45), (64, 64, 64), (5, 33, 70), (9, 1, 8), (40, 3, 1)):
+        a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+        for function, x, y in ((plain, a, b), (left, a.T.copy(), b), (right, a, b.T.copy())):
+            out = np.full((m, n), np.nan, dtype)
+            function(x, y, out)
+            np.testing.assert_allclose(out, a @ b, rtol=rtol, atol=rtol)
+print(VECTOR_BYTES)
+"""
+
+
+@pytest.mark.skipif(not JIT or platform.machine() not in ("x86_64", "AMD64"), reason="about code compiled for x86-64")
+@pytest.mark.parametrize(("name", "features", "width"), [("generic", "", 16), ("haswell", "+avx,+avx2,+fma", 32)])
+def test_products_compiled_for_another_cpu(tmp_path, name, features, width):
+    """Not only this machine's vectors: an AVX2 CPU, and any x86-64."""
+    if width == 32 and vector_bytes() < 32:
+        pytest.skip("this CPU has no AVX2")
+    cpu = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
+    environment = clean_environment(PYTHONPATH=str(Path(__file__).parent), **cpu)
+    result = subprocess.run([sys.executable, "-c", PRODUCTS], capture_output=True, text=True, env=environment)
+    assert result.stdout.strip() == str(width), result.stderr
