@@ -1,4 +1,5 @@
 import os
+import signal
 
 import numba
 import numpy as np
@@ -9,6 +10,8 @@ from minddpg import Batch
 
 settings.register_profile("default", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("default")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs start with it ignored, and tests raise it
 
 JIT = not numba.config.DISABLE_JIT
 
