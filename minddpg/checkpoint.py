@@ -158,8 +158,8 @@ def load_transitions(directory: str | os.PathLike[str]) -> Batch:
     """What is kept of a run's replay memory: 1,024 transitions or fewer, in order. Raises RunError."""
     info = load_info(directory)
     path = Path(directory) / "transitions.npz"
-    expected = ReplayBuffer(KEPT_TRANSITIONS, info.obs_dim, info.act_dim, info.config.dtype).transitions
     with _reading(path, "that run has not finished, or is of an earlier version; train again"):
+        expected = ReplayBuffer(KEPT_TRANSITIONS, info.obs_dim, info.act_dim, info.config.dtype).transitions
         batch = Batch(**_read_npz(path, expected._asdict()))
         if len(batch.rew) == 0:
             raise ValueError("it holds no transition")

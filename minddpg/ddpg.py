@@ -33,7 +33,7 @@ from .networks import (
     weight,
 )
 from .optim import Adam, adam, new_adam, polyak
-from .replay import Batch, ReplayBuffer, ShapeError, gather
+from .replay import Batch, ReplayBuffer, ShapeError, check_shapes, gather
 
 
 class Learner(NamedTuple):
@@ -231,15 +231,11 @@ class DDPG:
 
     def update(self, batch: Batch) -> Losses:
         """One full update: critic step, actor step, both target networks. Raises ShapeError."""
-        n = np.size(batch.rew)
         obs, act = self._array("batch.obs", batch.obs), self._array("batch.act", batch.act)
         rew, next_obs = self._array("batch.rew", batch.rew), self._array("batch.next_obs", batch.next_obs)
         checked = Batch(obs, act, rew, next_obs, _plain(batch.terminated, "bool"))
-        shapes = ((n, self.obs_dim), (n, self.act_dim), (n,), (n, self.obs_dim), (n,))
-        for name, array, shape in zip(Batch._fields, checked, shapes, strict=True):
-            if array.shape != shape or n == 0:
-                raise ShapeError(f"batch.{name} has shape {array.shape}, but must be {shape}, one row or more")
-        return self._update(checked, np.arange(n, dtype=np.int64))
+        check_shapes(checked, self.obs_dim, self.act_dim)
+        return self._update(checked, np.arange(len(checked.rew), dtype=np.int64))
 
     def update_from(self, replay: ReplayBuffer, rng: np.random.Generator) -> Losses:
         """One full update from a batch drawn from the replay, in one compiled call."""

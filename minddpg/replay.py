@@ -51,6 +51,15 @@ class ShapeError(ValueError):
     """An array whose shape does not fit; the message names it and both shapes."""
 
 
+def check_shapes(batch: Batch, obs_dim: int, act_dim: int) -> None:
+    """Raises ShapeError unless every array has one row per reward, at least one, and the right columns."""
+    n = len(np.atleast_1d(batch.rew))
+    shapes = ((n, obs_dim), (n, act_dim), (n,), (n, obs_dim), (n,))
+    for name, array, shape in zip(Batch._fields, batch, shapes, strict=True):
+        if np.shape(array) != shape or n == 0:
+            raise ShapeError(f"batch.{name} has shape {np.shape(array)}, but must be {shape}, one row or more")
+
+
 def replay_nbytes(capacity: int, obs_dim: int, act_dim: int, dtype: str = "float32") -> int:
     """Memory of a full ring, in bytes: two observations, an action, a reward and a bool per transition."""
     return capacity * ((2 * obs_dim + act_dim + 1) * np.dtype(dtype).itemsize + 1)

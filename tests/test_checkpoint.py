@@ -193,6 +193,12 @@ def test_transitions_that_misfit_are_refused(tmp_path):
     np.savez(path, **{name: array[:0] for name, array in good.items()})
     with pytest.raises(RunError, match="no transition"):
         load_transitions(tmp_path / "run")
+    config = tmp_path / "run" / "config.json"
+    whole = config.read_text()
+    config.write_text(whole.replace('"obs_dim": 3', '"obs_dim": 1000000000000000'))
+    with pytest.raises(RunError, match="more memory than there is"):
+        load_transitions(tmp_path / "run")
+    config.write_text(whole)
     path.unlink()
     with pytest.raises(RunError, match=r"holds no transitions.npz: .*train again"):
         load_transitions(tmp_path / "run")

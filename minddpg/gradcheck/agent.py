@@ -16,7 +16,7 @@ from .. import ddpg, networks
 from ..ddpg import DDPG
 from ..jit import FloatArray
 from ..networks import Network, actor_forward, copy_network, critic_forward, layer_input
-from ..replay import Batch, ShapeError
+from ..replay import Batch, ShapeError, check_shapes
 from .agent_structure import Source, agent_gradients, bellman, check_agent_structure, named
 from .checker import DIRECTIONS, SAMPLES, Judgement, Mode, check_options, choose_lines
 from .differences import EPS, Lines, Measure, Probe, Quotients, measure
@@ -256,13 +256,10 @@ def _part(prefix: str, network: Network, swept: Sweep, name: str) -> Measure:
 
 def _checked(agent: Any, batch: Batch) -> Batch:
     """The batch in float64. Raises ShapeError."""
-    n = len(np.atleast_1d(batch.rew))
     if any(np.asarray(array).dtype.kind not in "fiub" for array in batch):
         raise ShapeError("the batch must hold real numbers")
-    shapes = ((n, agent.obs_dim), (n, agent.act_dim), (n,), (n, agent.obs_dim), (n,))
-    for name, array, shape in zip(Batch._fields, batch, shapes, strict=True):
-        if np.shape(array) != shape or n == 0:
-            raise ShapeError(f"batch.{name} has shape {np.shape(array)}, but must be {shape}, one row or more")
+    check_shapes(batch, agent.obs_dim, agent.act_dim)
+    for name, array in batch._asdict().items():
         if not np.isfinite(np.asarray(array, np.float64)).all():
             raise ShapeError(f"batch.{name} holds a NaN or an infinity")
     return _cast(batch, "float64")

@@ -74,11 +74,6 @@ def _clone(source: Source, agent: Any) -> Any:
     return clone
 
 
-def _rates(source: Source, agent: Any) -> Any:
-    c = agent.config
-    return source.ddpg.Rates(c.gamma, c.tau, c.actor_lr, c.critic_lr, c.critic_weight_decay)
-
-
 def _changed(before: State, after: State) -> list[str]:
     return [name for name in before if not same_bits(after[name], before[name])]
 
@@ -191,7 +186,7 @@ def _steps(source: Source, agent: Any, batch: Batch, step: str, name: str) -> Ch
     before = clone.state_dict()
     gradients = agent_gradients(source, clone, batch)
     gradient = np.concatenate([g.ravel() for key, g in gradients.items() if key.startswith(f"{name}.")])
-    getattr(source.ddpg, step)(clone.learner, batch, _rates(source, agent))
+    getattr(source.ddpg, step)(clone.learner, batch, clone._rates)
     after = clone.state_dict()
     allowed = (f"{name}.", f"{name}_adam.")
     wrong = [f"{key} (written)" for key in _changed(before, after) if not key.startswith(allowed)]
@@ -218,7 +213,7 @@ def _replayed_action(source: Source, agent: Any, batch: Batch) -> Check:
     moved = []
     for act in (batch.act, -batch.act[::-1]):
         clone = _clone(source, agent)
-        source.ddpg.actor_step(clone.learner, batch._replace(act=np.ascontiguousarray(act)), _rates(source, agent))
+        source.ddpg.actor_step(clone.learner, batch._replace(act=np.ascontiguousarray(act)), clone._rates)
         moved.append(clone.actor.params)
     same = same_bits(*moved)
     return Check("the actor step does not look at the replayed action", same, "" if same else "it does")
@@ -254,7 +249,7 @@ def _climbs(source: Source, agent: Any, batch: Batch) -> Check:
 def _update(source: Source, agent: Any, batch: Batch) -> Check:
     """An update is the critic step, the actor step through that critic, then Polyak averaging of both targets."""
     whole, parts = _clone(source, agent), _clone(source, agent)
-    rates, indices = _rates(source, agent), np.arange(len(batch.rew))
+    rates, indices = whole._rates, np.arange(len(batch.rew))
     before = whole.state_dict()
     source.ddpg.update(whole.learner, batch, indices, rates)
     source.ddpg.critic_step(parts.learner, batch, rates)
@@ -267,8 +262,7 @@ def _update(source: Source, agent: Any, batch: Batch) -> Check:
             wrong.append(f"{name} (not as after its step in this order)")
         for key in [key for key in after if key.startswith(f"target_{name}.")]:
             move = agent.config.tau * (after[key.removeprefix("target_")] - before[key])
-            if np.linalg.norm(after[key] - before[key] - move) > SAME * np.linalg.norm(
-                before[key]
-            ) + 1e-8 * np.linalg.norm(move):
+            rounding = SAME * np.linalg.norm(before[key]) + 1e-8 * np.linalg.norm(move)
+            if np.linalg.norm(after[key] - before[key] - move) > rounding:
                 wrong.append(f"{key} (not moved by tau of the way)")
     return holds_but_for(wrong, "update = critic step, actor step through it, targets by tau", "")

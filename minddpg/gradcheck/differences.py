@@ -34,6 +34,7 @@ LARGER_STEPS = (1e-4, 1e-3, 1e-2, 1e-1)  # of the refinement
 STEPS = 10.0 ** -np.arange(1, 8.1, 0.5)  # of the second look
 RESOLVED = 1e-3  # an error of the quotient above this share of its value leaves fewer than three digits to compare
 RESOLVED_BLUR = 0.1  # the same for the error that a gradient of float32 brings along
+CURVED = 2.5  # a remainder that shrinks faster than this is curvature, not a wrong gradient
 
 
 class Probe:
@@ -146,7 +147,7 @@ def measure(probe: Probe, name: str, lines: Lines, chosen: npt.NDArray[np.int64]
     return found
 
 
-def refine(measure: Measure, first: Quotients, analytic: FloatArray, rtol: float) -> tuple[FloatArray, FloatArray]:
+def refine(look: Measure, first: Quotients, analytic: FloatArray, rtol: float) -> tuple[FloatArray, FloatArray]:
     """Larger steps where the first look's rounding exceeds rtol.    -> numeric (M,), error (M,)
 
     The estimate after steps h < H, with r = (H/h)^2: q(h) - (q(H) - q(h)) / (r - 1). Its error: q(h)'s rounding, the
@@ -161,7 +162,7 @@ def refine(measure: Measure, first: Quotients, analytic: FloatArray, rtol: float
         chosen = np.flatnonzero(at_work)
         if len(chosen) == 0:
             break
-        found = measure(chosen, larger)
+        found = look(chosen, larger)
         at_work[chosen[found.kinked]] = False
         chosen, numbers, bound = chosen[~found.kinked], found.numeric[~found.kinked], found.rounding[~found.kinked]
         correction = (numbers - q[chosen]) / ((larger / h) ** 2 - 1)
@@ -226,9 +227,6 @@ def second_look(
         return found
     jitter = np.maximum(rounding, 8 * _jitter(probe, name, where, scale, float(h.max())))  # 8: from an RMS to a bound
     return compare(jitter, "noisy") if np.any(jitter > rounding) else found
-
-
-CURVED = 2.5  # a remainder that shrinks faster than this is curvature, not a wrong gradient
 
 
 def _best_estimate(h: FloatArray, difference: FloatArray, rounding: FloatArray) -> tuple[float, float]:
