@@ -10,6 +10,7 @@ Reading order, the way data flows:
     ddpg.py         the algorithm on one screen; `actor_gradient` answers "how does the actor get its gradient?"
     noise.py        exploration
     training.py     training and evaluation; the only file that knows Gymnasium
+    profile.py      where the time of a run goes
     checkpoint.py   the files of a run directory
     gradcheck/      finite differences against hand-written gradients, minddpg's and other people's
     cli.py          `minddpg train`, `minddpg eval`, ...

@@ -97,6 +97,11 @@ def _parser() -> argparse.ArgumentParser:
         help=f"hyperparameters to start from: {', '.join(sorted(PRESETS))}; default: the one made for ENV, if any",
     )
     train.add_argument("--episodes", type=_positive, default=10, metavar="N", help="evaluation episodes; default: 10")
+    train.add_argument(
+        "--profile",
+        action="store_true",
+        help="show where the time goes: environment, act, replay, critic step, actor step, optimiser",
+    )
     train.add_argument("--quiet", action="store_true", help="no progress while training")
     group = train.add_argument_group("hyperparameters (default: the preset's)")
     _add_fields(group, [field.name for field in dataclasses.fields(Config)])
@@ -222,6 +227,7 @@ def _train(args: argparse.Namespace) -> int:
     if args.out is not None and Path(args.out).exists():
         _fail(f"{Path(args.out)} exists; choose another --out, or remove it")
 
+    from .profile import Profile
     from .replay import replay_nbytes
     from .training import evaluate, train
 
@@ -236,17 +242,20 @@ def _train(args: argparse.Namespace) -> int:
         f"preset {name}, seed {args.seed}, {config.steps:,} steps\n"
         f"replay memory: {capacity:,} transitions, {_megabytes(nbytes)}"
     )
-    _compile(config.dtype, quietly=True)
+    _compile(config.dtype, quietly=True, profile=args.profile)
+    profile = Profile() if args.profile else None
     out = Path(args.out) if args.out is not None else _free_directory(env, args.seed)
     report = None if args.quiet else _Progress(config.steps)
     started = time.perf_counter()
     try:
-        result = train(env, config, seed=args.seed, out=out, progress=report)
+        result = train(env, config, seed=args.seed, out=out, progress=report, profile=profile)
     finally:
         if report:
             report.close()
     seconds = time.perf_counter() - started
     print(f"{result.steps:,} steps, {_count(len(result.history), 'episode')} in {seconds:.1f} s -> {out}")
+    if profile:
+        print(f"\n{profile}")
     again = f"minddpg eval {shlex.quote(str(out))}"
     if result.interrupted:
         print(f"interrupted: the agent as it was is saved in {out}; try it with '{again}'")
@@ -376,22 +385,25 @@ def _look_at(env: str) -> Environment:
     return environment
 
 
-def _compile(dtype: str, quietly: bool = False) -> int:
-    """Compile; says so when it takes long. quietly: say nothing where nothing is left to do."""
+def _compile(dtype: str, quietly: bool = False, profile: bool = False) -> int:
+    """Compile; says so when it takes long. quietly: say nothing where nothing is left to do. profile: its parts too."""
     from numba import config
 
     from .ddpg import warmup
     from .jit import CACHE, is_warm
+    from .profile import warm_profile
 
     if config.DISABLE_JIT:
         print("NUMBA_DISABLE_JIT is set: running as plain NumPy, slowly")
         return 0
-    if is_warm(dtype) and quietly:
+    if quietly and is_warm(dtype) and (not profile or is_warm(f"profile-{dtype}")):
         return 0
     why = "first run of this version on this machine" if CACHE else "at every run: no cache directory can be written"
     print(f"compiling for {dtype} ({why}, under a minute) ...", end="", flush=True)
     started = time.perf_counter()
     warmup(dtype)
+    if profile:
+        warm_profile(dtype)
     print(f" {time.perf_counter() - started:.1f} s")
     return 0
 

@@ -193,7 +193,7 @@ class DDPG:
         self.learner = Learner(
             actor, critic, copy_network(actor), copy_network(critic), new_adam(actor.params), new_adam(critic.params)
         )
-        self._rates = Rates(config.gamma, config.tau, config.actor_lr, config.critic_lr, config.critic_weight_decay)
+        self.rates = Rates(config.gamma, config.tau, config.actor_lr, config.critic_lr, config.critic_weight_decay)
 
     @property
     def actor(self) -> Network:
@@ -249,7 +249,7 @@ class DDPG:
         return self._update(stored, replay.draw(self.config.batch_size, rng))
 
     def _update(self, transitions: Batch, indices: npt.NDArray[np.int64]) -> Losses:
-        losses = call(update, self.config.dtype, self.learner, transitions, indices, self._rates)
+        losses = call(update, self.config.dtype, self.learner, transitions, indices, self.rates)
         return Losses(*map(float, losses))
 
     def is_finite(self) -> bool:

@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from .config import Config, ConfigError
 from .ddpg import DDPG, Losses, checked_seed, random_streams
 from .jit import FloatArray
 from .noise import new_noise
+from .profile import Profile
 from .replay import ReplayBuffer
 
 EnvironmentLike = str | Callable[[], "gymnasium.Env[Any, Any]"]
@@ -173,6 +174,7 @@ def train(
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     progress: Callable[[int, list[EpisodeRow]], None] | None = None,
+    profile: Profile | None = None,
 ) -> TrainResult:
     """Train a new agent on an environment.
 
@@ -181,6 +183,7 @@ def train(
     seed: of everything random; one seed gives bit-identical parameters on one machine.
     out: directory for the files of a run (see checkpoint.py), which must not exist; None writes nothing.
     progress: called after every step with the steps made and the history so far.
+    profile: takes the times of the parts (see profile.py); the agent learnt is the same.
 
     Ctrl-C stops after the current step and still writes the agent. Raises ConfigError, RunError, EnvError for an
     environment that does not fit or returns something unusable, TrainingError where the numbers are no longer finite.
@@ -194,7 +197,7 @@ def train(
         if steps is not None:
             config = config.replace(steps=steps)
         environment.dtype = config.dtype
-        return _train(environment, config, seed, out, progress)
+        return _train(environment, config, seed, out, progress, profile)
     finally:
         environment.close()
 
@@ -205,6 +208,7 @@ def _train(
     seed: int,
     out: str | os.PathLike[str] | None,
     progress: Callable[[int, list[EpisodeRow]], None] | None,
+    profile: Profile | None,
 ) -> TrainResult:
     agent = DDPG(environment.obs_dim, environment.act_dim, config, seed)
     replay = ReplayBuffer(min(config.buffer_size, config.steps), agent.obs_dim, agent.act_dim, config.dtype)
@@ -212,8 +216,11 @@ def _train(
     directory = RunDirectory(out, info) if out is not None else None
     history: list[EpisodeRow] = []
     try:
-        with stop_on_signal() as stop:
+        watching = profile.watching(environment, agent, replay) if profile else nullcontext()
+        with stop_on_signal() as stop, watching:
             step = _run(environment, agent, replay, seed, directory, history, progress, stop)
+        if profile:
+            profile.steps += step
         if not agent.is_finite():
             raise TrainingError("a parameter is no longer finite after the last update; lower critic_lr and actor_lr")
         if directory:

@@ -1,6 +1,7 @@
 """The command line: what it prints, writes and refuses. In-process, but for the tests of the process itself."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -45,6 +46,13 @@ def test_train_then_eval(capsys, tmp_path):
     assert result["mean"] == expected.mean()
     status, out, _ = run(capsys, "eval", "my run", "--episodes", "1", "--seed", "5")
     assert "over 1 episode (lowest" in out
+
+
+def test_a_profile_is_printed(capsys):
+    status, out, err = run(capsys, "train", *SHORT, "--quiet", "--profile")
+    assert status == 0, err
+    for part in ("environment", "act", "replay", "critic step", "actor step", "optimiser", "the rest"):
+        assert re.search(rf"^  {part} +\d+\.\d% +\d+\.\d\d s +\d+\.\d us an? (step|update)$", out, re.M), part
 
 
 def test_default_directories_are_numbered(capsys, tmp_path):

@@ -169,7 +169,7 @@ def test_what_an_actor_step_reports(rng):
     act, _ = networks.actor_forward(agent.actor, batch.obs)
     q, cache = networks.critic_forward(agent.critic, batch.obs, act)
     dq_dact = networks.backward_to_action(agent.critic, np.ones((6, 1)), cache)
-    loss, rms = ddpg.actor_step(agent.learner, batch, agent._rates)
+    loss, rms = ddpg.actor_step(agent.learner, batch, agent.rates)
     assert loss == pytest.approx(-q.mean(), rel=1e-12)
     assert rms == pytest.approx(np.sqrt(np.mean(dq_dact**2)), rel=1e-12)
 
@@ -268,7 +268,7 @@ def test_fifty_updates_equal_autograd(rng, hidden, action_layer, weight_decay):
 def test_the_actor_step_leaves_the_critic_alone(rng):
     agent, batch = agent_of(), make_batch(rng, 6, 3, 2)
     before = agent.state_dict()
-    ddpg.actor_step(agent.learner, batch, agent._rates)
+    ddpg.actor_step(agent.learner, batch, agent.rates)
     after = agent.state_dict()
     moved = {name for name in before if not np.array_equal(before[name], after[name])}
     assert moved == {n for n in before if n.startswith(("actor.", "actor_adam."))}
@@ -277,7 +277,7 @@ def test_the_actor_step_leaves_the_critic_alone(rng):
 def test_the_critic_step_leaves_the_actor_and_the_targets_alone(rng):
     agent, batch = agent_of(), make_batch(rng, 6, 3, 2)
     before = agent.state_dict()
-    ddpg.critic_step(agent.learner, batch, agent._rates)
+    ddpg.critic_step(agent.learner, batch, agent.rates)
     after = agent.state_dict()
     moved = {name for name in before if not np.array_equal(before[name], after[name])}
     assert moved == {n for n in before if n.startswith(("critic.", "critic_adam."))}

@@ -186,7 +186,7 @@ def _steps(source: Source, agent: Any, batch: Batch, step: str, name: str) -> Ch
     before = clone.state_dict()
     gradients = agent_gradients(source, clone, batch)
     gradient = np.concatenate([g.ravel() for key, g in gradients.items() if key.startswith(f"{name}.")])
-    getattr(source.ddpg, step)(clone.learner, batch, clone._rates)
+    getattr(source.ddpg, step)(clone.learner, batch, clone.rates)
     after = clone.state_dict()
     allowed = (f"{name}.", f"{name}_adam.")
     wrong = [f"{key} (written)" for key in _changed(before, after) if not key.startswith(allowed)]
@@ -213,7 +213,7 @@ def _replayed_action(source: Source, agent: Any, batch: Batch) -> Check:
     moved = []
     for act in (batch.act, -batch.act[::-1]):
         clone = _clone(source, agent)
-        source.ddpg.actor_step(clone.learner, batch._replace(act=np.ascontiguousarray(act)), clone._rates)
+        source.ddpg.actor_step(clone.learner, batch._replace(act=np.ascontiguousarray(act)), clone.rates)
         moved.append(clone.actor.params)
     same = same_bits(*moved)
     return Check("the actor step does not look at the replayed action", same, "" if same else "it does")
@@ -249,7 +249,7 @@ def _climbs(source: Source, agent: Any, batch: Batch) -> Check:
 def _update(source: Source, agent: Any, batch: Batch) -> Check:
     """An update is the critic step, the actor step through that critic, then Polyak averaging of both targets."""
     whole, parts = _clone(source, agent), _clone(source, agent)
-    rates, indices = whole._rates, np.arange(len(batch.rew))
+    rates, indices = whole.rates, np.arange(len(batch.rew))
     before = whole.state_dict()
     source.ddpg.update(whole.learner, batch, indices, rates)
     source.ddpg.critic_step(parts.learner, batch, rates)
