@@ -2,6 +2,8 @@
 
 - config.json: what was run: environment, seed, shapes, hyperparameters, versions. Written whole or not at all.
 - progress.csv: one line per finished episode, appended as it ends.
+- gradients.csv: one line per look at an update from inside (gradflow/diagnosis.py says what its columns are).
+- evaluations.csv: Q against the return that followed, state by state, in episodes without noise during training.
 - agent.npz: every parameter and the optimisers' memory, by the names of DDPG.state_dict(). Whole or not at all.
 - transitions.npz: some transitions of the replay memory, from its oldest to its newest: what the agent learnt from.
 """
@@ -50,7 +52,7 @@ class RunDirectory:
 
     def __init__(self, path: str | os.PathLike[str], info: RunInfo):
         self.path = Path(path)
-        self._progress: IO[str] | None = None
+        self._tables: dict[str, IO[str]] = {}
         self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
         record = {**info._asdict(), "config": info.config.to_dict(), "versions": _versions()}
         try:
@@ -62,15 +64,16 @@ class RunDirectory:
             self.discard()
             raise RunError(f"cannot make {self.path}: {error.strerror or error}; choose another --out") from None
 
-    def append(self, row: Mapping[str, float]) -> None:
-        """Add a line to progress.csv; the first call writes the header."""
-        path = self.path / "progress.csv"
+    def append(self, table: str, row: Mapping[str, float]) -> None:
+        """Add a line to table.csv; the first call writes the header."""
+        path = self.path / f"{table}.csv"
         try:
-            if self._progress is None:
-                self._progress = open(path, "x", encoding="utf-8", newline="\n")
-                self._progress.write(",".join(row) + "\n")
-            self._progress.write(",".join("" if value != value else repr(value) for value in row.values()) + "\n")
-            self._progress.flush()
+            if table not in self._tables:
+                self._tables[table] = open(path, "x", encoding="utf-8", newline="\n")
+                self._tables[table].write(",".join(row) + "\n")
+            file = self._tables[table]
+            file.write(",".join("" if value != value else repr(value) for value in row.values()) + "\n")
+            file.flush()
         except OSError as error:
             raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
@@ -86,9 +89,9 @@ class RunDirectory:
                 raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
     def close(self) -> None:
-        """Close progress.csv."""
-        if self._progress is not None:
-            self._progress.close()
+        """Close the tables."""
+        for file in self._tables.values():
+            file.close()
 
     def discard(self) -> None:
         """Take back a directory in which nothing worth keeping was written, and the ones made on the way to it."""

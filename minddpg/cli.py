@@ -102,6 +102,21 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="show where the time goes: environment, act, replay, critic step, actor step, optimiser",
     )
+    train.add_argument(
+        "--diagnose-every",
+        type=_whole,
+        default=250,
+        metavar="N",
+        help="updates between two looks at the gradients from inside, written to gradients.csv, with a warning when "
+        "something is visibly wrong; 0: never; default: 250",
+    )
+    train.add_argument(
+        "--evaluations",
+        type=_whole,
+        default=10,
+        metavar="N",
+        help="episodes without noise during training that compare Q with the return that follows; default: 10",
+    )
     train.add_argument("--quiet", action="store_true", help="no progress while training")
     group = train.add_argument_group("hyperparameters (default: the preset's)")
     _add_fields(group, [field.name for field in dataclasses.fields(Config)])
@@ -248,7 +263,17 @@ def _train(args: argparse.Namespace) -> int:
     report = None if args.quiet else _Progress(config.steps)
     started = time.perf_counter()
     try:
-        result = train(env, config, seed=args.seed, out=out, progress=report, profile=profile)
+        result = train(
+            env,
+            config,
+            seed=args.seed,
+            out=out,
+            progress=report,
+            profile=profile,
+            diagnose_every=args.diagnose_every,
+            evaluations=args.evaluations,
+            warn=report.warn if report else _warn,
+        )
     finally:
         if report:
             report.close()
@@ -263,7 +288,10 @@ def _train(args: argparse.Namespace) -> int:
     if len(result.history) > 1:
         print("\n" + _chart([row["return"] for row in result.history]))
     returns = evaluate(result.agent, env, args.episodes, seed=10_000)
-    print(f"\nevaluation without noise: {_summary(returns)}\nlook further: {again} --episodes 100")
+    print(f"\nevaluation without noise: {_summary(returns)}")
+    for diagnosis in result.diagnoses:
+        print(f"seen while training: {diagnosis}")
+    print(f"look further: {again} --episodes 100, or follow the gradients: minddpg gradflow {shlex.quote(str(out))}")
     return 0
 
 
@@ -372,6 +400,10 @@ def _tell(what: str) -> None:
         print(f"\r\033[K{what} ..." if what else "\r\033[K", end="", file=sys.stderr, flush=True)
 
 
+def _warn(what: object) -> None:
+    print(f"minddpg: warning: {what}", file=sys.stderr, flush=True)
+
+
 def _wants_colour() -> bool:
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
@@ -390,20 +422,23 @@ def _compile(dtype: str, quietly: bool = False, profile: bool = False) -> int:
     from numba import config
 
     from .ddpg import warmup
+    from .gradflow.monitor import warm_look
     from .jit import CACHE, is_warm
     from .profile import warm_profile
 
     if config.DISABLE_JIT:
         print("NUMBA_DISABLE_JIT is set: running as plain NumPy, slowly")
         return 0
-    if quietly and is_warm(dtype) and (not profile or is_warm(f"profile-{dtype}")):
+    warmups = {dtype: warmup, f"look-{dtype}": warm_look}
+    if profile:
+        warmups[f"profile-{dtype}"] = warm_profile
+    if quietly and all(map(is_warm, warmups)):
         return 0
     why = "first run of this version on this machine" if CACHE else "at every run: no cache directory can be written"
     print(f"compiling for {dtype} ({why}, under a minute) ...", end="", flush=True)
     started = time.perf_counter()
-    warmup(dtype)
-    if profile:
-        warm_profile(dtype)
+    for warm in warmups.values():
+        warm(dtype)
     print(f" {time.perf_counter() - started:.1f} s")
     return 0
 
@@ -483,6 +518,12 @@ class _Progress:
                 file=sys.stderr,
                 flush=True,
             )
+
+    def warn(self, what: object) -> None:
+        """Say it without tearing the bar apart."""
+        if self.bar is not None:
+            self.bar.clear()
+        _warn(what)
 
     @staticmethod
     def _last(history: list[EpisodeRow]) -> str:

@@ -27,9 +27,11 @@ from .networks import (
     backward_to_weights,
     copy_network,
     critic_forward,
+    forward,
     named_parameters,
     new_actor,
     new_critic,
+    output,
     weight,
 )
 from .optim import Adam, adam, new_adam, polyak
@@ -229,13 +231,29 @@ class DDPG:
         act = call(policy, self.config.dtype, self.learner.actor, rows)
         return act[0] if array.ndim == 1 else act
 
+    def q(self, obs: FloatArray, act: FloatArray) -> FloatArray:
+        """Q(s, a).    obs (N, obs_dim), act (N, act_dim) in [-1, 1], both of the agent's dtype -> (N,)"""
+        cache = call(forward, self.config.dtype, self.learner.critic, obs, act)
+        return output(self.learner.critic, cache).reshape(len(obs))
+
     def update(self, batch: Batch) -> Losses:
         """One full update: critic step, actor step, both target networks. Raises ShapeError."""
+        checked = self.checked(batch)
+        return self._update(checked, np.arange(len(checked.rew), dtype=np.int64))
+
+    def checked(self, batch: Batch) -> Batch:
+        """The batch in the agent's dtype, as compiled code expects it. Raises ShapeError."""
         obs, act = self._array("batch.obs", batch.obs), self._array("batch.act", batch.act)
         rew, next_obs = self._array("batch.rew", batch.rew), self._array("batch.next_obs", batch.next_obs)
         checked = Batch(obs, act, rew, next_obs, _plain(batch.terminated, "bool"))
         check_shapes(checked, self.obs_dim, self.act_dim)
-        return self._update(checked, np.arange(len(checked.rew), dtype=np.int64))
+        return checked
+
+    def copy(self, dtype: str | None = None) -> DDPG:
+        """The same agent on memory of its own, in another dtype if one is given."""
+        clone = DDPG(self.obs_dim, self.act_dim, self.config.replace(dtype=dtype or self.config.dtype))
+        clone.load_state_dict(self.state_dict())
+        return clone
 
     def update_from(self, replay: ReplayBuffer, rng: np.random.Generator) -> Losses:
         """One full update from a batch drawn from the replay, in one compiled call."""
@@ -313,6 +331,7 @@ class RandomStreams(NamedTuple):
     warmup: np.random.Generator  # the uniform actions before the first update
     noise: np.random.Generator
     environment: np.random.Generator
+    diagnosis: np.random.Generator  # which transitions are looked at; training does not depend on it
 
 
 def random_streams(seed: int) -> RandomStreams:
@@ -321,11 +340,16 @@ def random_streams(seed: int) -> RandomStreams:
     return RandomStreams(*(np.random.default_rng(child) for child in children))
 
 
-def warmup(dtype: str = "float32") -> None:
-    """Compile everything a training run needs; takes seconds the first time, and next to nothing afterwards."""
-    agent = DDPG(1, 1, Config(hidden_sizes=(1,), batch_size=1, dtype=dtype))
-    replay = ReplayBuffer(1, 1, 1, dtype)
+def smallest(dtype: str) -> tuple[DDPG, ReplayBuffer]:
+    """An agent and a replay of the smallest size, to compile with: compiled code is the same for every size."""
+    agent, replay = DDPG(1, 1, Config(hidden_sizes=(1,), batch_size=1, dtype=dtype)), ReplayBuffer(1, 1, 1, dtype)
     replay.add([0.0], [0.0], 0.0, [0.0], True)
+    return agent, replay
+
+
+def warmup(dtype: str = "float32") -> None:
+    """Compile an update and the policy; takes seconds the first time, and next to nothing afterwards."""
+    agent, replay = smallest(dtype)
     agent.update_from(replay, np.random.default_rng(0))
     agent.act([0.0])
     mark_warm(dtype)

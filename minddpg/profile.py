@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .config import Config
-from .ddpg import DDPG, Losses, actor_gradient, bellman_target, critic_gradient
+from .ddpg import DDPG, Losses, actor_gradient, bellman_target, critic_gradient, smallest
 from .jit import call, mark_warm
 from .optim import adam, polyak
 from .replay import Batch, ReplayBuffer, gather
 
 if TYPE_CHECKING:
-    from .training import Environment
+    from .gradflow.monitor import Monitor
+    from .training import Environment, Evaluator
 
-PARTS = ("environment", "act", "replay", "critic step", "actor step", "optimiser", "the rest")
+PARTS = ("environment", "act", "replay", "critic step", "actor step", "optimiser", "diagnostics", "the rest")
 PER_UPDATE = ("critic step", "actor step", "optimiser")
 
 
@@ -31,13 +31,13 @@ class Profile:
     """Seconds spent in each of PARTS, and the steps and updates made.
 
     replay: storing, drawing and gathering. critic step, actor step: up to their gradients. optimiser: both Adams and
-    both target networks. the rest: noise, progress, bookkeeping, the clocks.
+    both target networks. diagnostics: looks from inside, evaluations. the rest: noise, progress, bookkeeping, clocks.
     """
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self.steps = self.updates = 0
-        self._last = 0.0
+        self._last, self._inside = 0.0, False
 
     def _lap(self, part: str) -> None:
         """What has passed since the last lap went into `part`."""
@@ -46,15 +46,25 @@ class Profile:
         self._last = now
 
     @contextmanager
-    def watching(self, environment: Environment, agent: DDPG, replay: ReplayBuffer) -> Iterator[None]:
-        """Time what is called on these three, until the end of the block."""
-        watched: tuple[tuple[str, Any, str], ...] = (
+    def watching(
+        self,
+        environment: Environment,
+        agent: DDPG,
+        replay: ReplayBuffer,
+        monitor: Monitor,
+        evaluator: Evaluator | None,
+    ) -> Iterator[None]:
+        """Time what is called on these, until the end of the block."""
+        watched: list[tuple[str, Any, str]] = [
             ("environment", environment, "reset"),
             ("environment", environment, "step"),
             ("act", agent, "act"),
             ("replay", replay, "add"),
             ("replay", replay, "draw"),
-        )
+            ("diagnostics", monitor, "look"),
+        ]
+        if evaluator:
+            watched.append(("diagnostics", evaluator, "evaluate"))
         for part, owner, name in watched:
             setattr(owner, name, self._timed(part, getattr(owner, name)))
         vars(agent)["_update"] = lambda transitions, indices: self._update(agent, transitions, indices)
@@ -70,10 +80,15 @@ class Profile:
 
     def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **named: Any) -> Any:
+            if self._inside:  # an evaluation acts too
+                return function(*arguments, **named)
             self._lap("the rest")
-            result = function(*arguments, **named)
-            self._lap(part)
-            return result
+            self._inside = True
+            try:
+                return function(*arguments, **named)
+            finally:
+                self._lap(part)
+                self._inside = False
 
         return timed
 
@@ -113,8 +128,6 @@ class Profile:
 
 def warm_profile(dtype: str) -> None:
     """Compile the parts of an update."""
-    agent = DDPG(1, 1, Config(hidden_sizes=(1,), batch_size=1, dtype=dtype))
-    replay = ReplayBuffer(1, 1, 1, dtype)
-    replay.add([0.0], [0.0], 0.0, [0.0], True)
+    agent, replay = smallest(dtype)
     Profile()._update(agent, replay.transitions, replay.draw(1, np.random.default_rng(0)))
     mark_warm(f"profile-{dtype}")

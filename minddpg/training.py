@@ -6,16 +6,18 @@ observations and actions in [-1, 1]; `Environment` is the one place where action
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -24,6 +26,8 @@ import numpy.typing as npt
 from .checkpoint import RunDirectory, RunInfo, first_line
 from .config import Config, ConfigError
 from .ddpg import DDPG, Losses, checked_seed, random_streams
+from .gradflow.diagnosis import Diagnosis
+from .gradflow.monitor import EVERY, Monitor
 from .jit import FloatArray
 from .noise import new_noise
 from .profile import Profile
@@ -122,6 +126,10 @@ class Environment:
             )
         return array
 
+    def is_same(self, other: Environment) -> bool:
+        """Whether both are one environment underneath."""
+        return self._env.unwrapped is other._env.unwrapped
+
     def close(self) -> None:
         """Close the environment."""
         self._env.close()
@@ -159,12 +167,16 @@ def _short(space: Any) -> str:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """agent: as trained. history: a dict per finished episode (the columns of progress.csv). interrupted: by Ctrl-C."""
+    """agent: as trained. history: a dict per finished episode (the columns of progress.csv). interrupted: by Ctrl-C.
+
+    diagnoses: what was visibly wrong with the gradients on the way; empty for a healthy run, or if nobody looked.
+    """
 
     agent: DDPG
     history: list[EpisodeRow]
     steps: int
     interrupted: bool
+    diagnoses: list[Diagnosis]
 
 
 def train(
@@ -175,6 +187,9 @@ def train(
     out: str | os.PathLike[str] | None = None,
     progress: Callable[[int, list[EpisodeRow]], None] | None = None,
     profile: Profile | None = None,
+    diagnose_every: int = EVERY,
+    evaluations: int | None = None,
+    warn: Callable[[Diagnosis], None] | None = None,
 ) -> TrainResult:
     """Train a new agent on an environment.
 
@@ -183,13 +198,20 @@ def train(
     seed: of everything random; one seed gives bit-identical parameters on one machine.
     out: directory for the files of a run (see checkpoint.py), which must not exist; None writes nothing.
     progress: called after every step with the steps made and the history so far.
-    profile: takes the times of the parts (see profile.py); the agent learnt is the same.
+    profile: takes the times of the parts (see profile.py).
+    diagnose_every: updates between two looks at one from inside (see gradflow/), for gradients.csv and warnings; 0:
+    never. evaluations: episodes without noise, spread over the run, in an environment of their own, that compare Q with
+    the return that follows; None: 10 where env is an id, none where a callable may hand out one environment twice.
+    warn: called with what is visibly wrong, once a minute at most; None: a warning of the logger "minddpg".
+    The agent learnt is the same with any of these.
 
     Ctrl-C stops after the current step and still writes the agent. Raises ConfigError, RunError, EnvError for an
     environment that does not fit or returns something unusable, TrainingError where the numbers are no longer finite.
     An error before the first update leaves no directory, a later one keeps it, with the agent as long as it is finite.
     """
     seed = checked_seed(seed)
+    if diagnose_every < 0 or (evaluations or 0) < 0:
+        raise ConfigError("diagnose_every and evaluations must be 0 or more")
     environment = Environment(env)
     try:
         if config is None:
@@ -197,7 +219,10 @@ def train(
         if steps is not None:
             config = config.replace(steps=steps)
         environment.dtype = config.dtype
-        return _train(environment, config, seed, out, progress, profile)
+        if evaluations is None:
+            evaluations = EVALUATIONS if isinstance(env, str) else 0
+        evaluator = Evaluator(env, environment, evaluations, config) if evaluations else None
+        return _train(environment, config, seed, out, progress, profile, diagnose_every, evaluator, warn or _log)
     finally:
         environment.close()
 
@@ -209,16 +234,21 @@ def _train(
     out: str | os.PathLike[str] | None,
     progress: Callable[[int, list[EpisodeRow]], None] | None,
     profile: Profile | None,
+    diagnose_every: int,
+    evaluator: Evaluator | None,
+    warn: Callable[[Diagnosis], None],
 ) -> TrainResult:
     agent = DDPG(environment.obs_dim, environment.act_dim, config, seed)
     replay = ReplayBuffer(min(config.buffer_size, config.steps), agent.obs_dim, agent.act_dim, config.dtype)
     info = RunInfo(environment.name, seed, agent.obs_dim, agent.act_dim, config)
     directory = RunDirectory(out, info) if out is not None else None
     history: list[EpisodeRow] = []
+    write: Callable[[str, Mapping[str, float]], None] = directory.append if directory else lambda table, row: None
+    monitor = Monitor(random_streams(seed).diagnosis, diagnose_every, partial(write, "gradients"), warn)
     try:
-        watching = profile.watching(environment, agent, replay) if profile else nullcontext()
+        watching = profile.watching(environment, agent, replay, monitor, evaluator) if profile else nullcontext()
         with stop_on_signal() as stop, watching:
-            step = _run(environment, agent, replay, seed, directory, history, progress, stop)
+            step = _run(environment, agent, replay, seed, write, history, progress, monitor, evaluator, stop)
         if profile:
             profile.steps += step
         if not agent.is_finite():
@@ -239,7 +269,13 @@ def _train(
     finally:
         if directory:
             directory.close()
-    return TrainResult(agent, history, step, stop.is_set())
+        if evaluator:
+            evaluator.close()
+    return TrainResult(agent, history, step, stop.is_set(), list(monitor.found.values()))
+
+
+def _log(diagnosis: Diagnosis) -> None:
+    logging.getLogger("minddpg").warning("%s", diagnosis)
 
 
 def _run(
@@ -247,9 +283,11 @@ def _run(
     agent: DDPG,
     replay: ReplayBuffer,
     seed: int,
-    directory: RunDirectory | None,
+    write: Callable[[str, Mapping[str, float]], None],
     history: list[EpisodeRow],
     progress: Callable[[int, list[EpisodeRow]], None] | None,
+    monitor: Monitor,
+    evaluator: Evaluator | None,
     stop: threading.Event,
 ) -> int:
     """The training loop.    -> steps made"""
@@ -273,6 +311,7 @@ def _run(
         if step > config.learning_starts and step % config.update_every == 0:
             for _ in range(config.updates_per_step):
                 losses.append(agent.update_from(replay, streams.replay))
+                monitor.after_update(step, agent, replay)
             if not math.isfinite(losses[-1].critic_loss):
                 raise TrainingError(
                     f"the critic's loss is {losses[-1].critic_loss} at step {step}; lower critic_lr or scale rewards"
@@ -289,11 +328,13 @@ def _run(
                 "seconds": round(time.perf_counter() - start, 3),
             }
             history.append(row)
-            if directory:
-                directory.append(row)
+            write("progress", row)
             obs = environment.reset()
             noise.reset()
             episode_return, episode_start, losses = 0.0, step, []
+        if evaluator and evaluator.is_due(step):
+            for compared in evaluator.evaluate(step, agent):
+                write("evaluations", compared)
         if progress:
             progress(step, history)
     return step
@@ -323,6 +364,37 @@ def stop_on_signal() -> Iterator[threading.Event]:
             signal.signal(earlier, handler)
 
 
+# --- evaluation -------------------------------------------------------------------------------------------------------
+
+EVALUATIONS = 10  # while training, to compare Q with returns
+EVALUATION_STEPS = 1000  # of such an episode at most; what follows is estimated by Q itself
+EVALUATION_SEED = 10_000  # where the first starts, the next from 10,001 and so on
+COMPARED = 50  # states of it that are written down
+
+
+class Moment(NamedTuple):
+    """One step of an episode without noise."""
+
+    obs: FloatArray
+    act: FloatArray
+    rew: float
+    next_obs: FloatArray
+    terminated: bool
+    truncated: bool
+
+
+def _episode(agent: DDPG, environment: Environment, seed: int, max_steps: int) -> Iterator[Moment]:
+    """An episode of the policy without noise from reset(seed=seed), or its first max_steps steps."""
+    obs = environment.reset(seed=seed)
+    for _ in range(max_steps):
+        act = agent.act(obs)
+        next_obs, rew, terminated, truncated = environment.step(act)
+        yield Moment(obs, act, rew, next_obs, terminated, truncated)
+        if terminated or truncated:
+            return
+        obs = next_obs
+
+
 def evaluate(
     agent: DDPG, env: EnvironmentLike, episodes: int = 10, seed: int = 0, max_steps: int = 100_000
 ) -> npt.NDArray[np.float64]:
@@ -342,17 +414,66 @@ def evaluate(
             )
         returns = np.zeros(episodes)
         for episode in range(episodes):
-            obs, over, step = environment.reset(seed=seed + episode), False, 0
-            while not over:
-                step += 1
-                if step > max_steps:
-                    raise EnvError(
-                        f"{environment.name} has not ended an episode in {max_steps:,} steps; "
-                        "give it a time limit with gymnasium.wrappers.TimeLimit"
-                    )
-                obs, rew, terminated, truncated = environment.step(agent.act(obs))
-                returns[episode] += rew
-                over = terminated or truncated
+            for moment in _episode(agent, environment, seed + episode, max_steps):
+                returns[episode] += moment.rew
+            if not (moment.terminated or moment.truncated):
+                raise EnvError(
+                    f"{environment.name} has not ended an episode in {max_steps:,} steps; "
+                    "give it a time limit with gymnasium.wrappers.TimeLimit"
+                )
         return returns
     finally:
         environment.close()
+
+
+class Evaluator:
+    """Compares, now and then during training, what Q says of a state with the return that follows it.
+
+    In an environment of its own, so that training goes on as if nobody looked.
+    """
+
+    def __init__(self, env: EnvironmentLike, training: Environment, count: int, config: Config):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they have been said when the first one was made
+            self._environment = Environment(env, config.dtype)
+        if self._environment.is_same(training):
+            raise EnvError(f"{training.name} cannot be evaluated while it trains: the callable made the same one twice")
+        self._steps = [config.steps * (i + 1) // count for i in range(count)]
+        self._first = config.learning_starts
+
+    def is_due(self, step: int) -> bool:
+        """Whether to evaluate after this step."""
+        return step in self._steps and step > self._first
+
+    def evaluate(self, step: int, agent: DDPG) -> list[dict[str, float]]:
+        """One episode's states: step, return (of the episode, undiscounted), t, q, discounted_return, tail.
+
+        q = Q(s_t, mu(s_t)). discounted_return: of the rewards from t on. Where the episode was cut off by a time limit,
+        Q of its last state stands for what would have followed; tail = gamma^(steps left) is its weight (0: none).
+        """
+        seed = EVALUATION_SEED + self._steps.index(step)
+        moments = list(_episode(agent, self._environment, seed, EVALUATION_STEPS))
+        q = agent.q(np.stack([m.obs for m in moments]), np.stack([m.act for m in moments]))
+        last, gamma = moments[-1], agent.config.gamma
+        after = 0.0
+        if not last.terminated:
+            after = float(agent.q(last.next_obs[None], agent.act(last.next_obs)[None])[0])
+        returns = np.empty(len(moments))
+        for t in range(len(moments) - 1, -1, -1):
+            after = returns[t] = moments[t].rew + gamma * after
+        total = sum(m.rew for m in moments)
+        return [
+            {
+                "step": step,
+                "return": total,
+                "t": t,
+                "q": float(q[t]),
+                "discounted_return": float(returns[t]),
+                "tail": 0.0 if last.terminated else gamma ** (len(moments) - t),
+            }
+            for t in np.linspace(0, len(moments) - 1, min(COMPARED, len(moments))).astype(int).tolist()
+        ]
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._environment.close()

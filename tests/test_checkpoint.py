@@ -20,8 +20,8 @@ def replay_of(count, capacity=3000):
 def written(path, agent=None):
     agent = agent or DDPG(3, 2, CONFIG, seed=5)
     directory = RunDirectory(path, RunInfo("Some-v0", 5, 3, 2, CONFIG))
-    directory.append({"step": 10, "return": -1.5, "critic_loss": float("nan")})
-    directory.append({"step": 20, "return": -0.1, "critic_loss": 0.25})
+    directory.append("progress", {"step": 10, "return": -1.5, "critic_loss": float("nan")})
+    directory.append("progress", {"step": 20, "return": -0.1, "critic_loss": 0.25})
     directory.save(agent, replay_of(50))
     directory.close()
     return agent

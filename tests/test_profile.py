@@ -46,7 +46,7 @@ def test_the_parts_add_up_and_the_slow_one_shows():
     train(Slow, CONFIG, profile=profile)
     assert 0 < sum(profile.seconds.values()) <= time.perf_counter() - started
     assert profile.seconds["environment"] >= 0.6
-    assert all(seconds > 0 for seconds in profile.seconds.values())
+    assert all(seconds > 0 for part, seconds in profile.seconds.items() if part != "diagnostics")  # none is due yet
     shares = [float(line.split("%")[0].split()[-1]) for line in str(profile).splitlines()[1 : 1 + len(PARTS)]]
     assert abs(sum(shares) - 100) < 0.5
     assert "us an update" in str(profile)

@@ -172,7 +172,7 @@ class Report:
             "tensors": tensors,
             "checks": [asdict(check) for check in self.checks],
         }
-        return json.dumps(_finite(record), indent=2, allow_nan=False)
+        return json.dumps(finite(record), indent=2, allow_nan=False)
 
 
 def _remarks(t: TensorReport) -> list[str]:
@@ -194,12 +194,12 @@ def _painted(text: str, ok: bool, colour: bool) -> str:
     return f"{GREEN if ok else RED}{text}{PLAIN}" if colour else text
 
 
-def _finite(value: object) -> object:
-    """The same, with null for what JSON cannot say."""
+def finite(value: object) -> object:
+    """The same value, with null for what JSON cannot say."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value

@@ -1,0 +1,153 @@
+"""What can be read off an update: numbers, and what is visibly wrong with the gradient's way, with cause and remedy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ..ddpg import Learner
+from ..jit import FloatArray
+from ..networks import PARAMS_START, Network
+from .trace import Look, norm
+
+Statistics = dict[str, float]
+
+SATURATED = 0.99  # |act| beyond which tanh' is below 0.02
+BLOCKED = 1e-3  # mean tanh' below which an actor no longer learns
+BLIND = 1e-5  # RMS of dQ/da over the spread of Q below which the critic ignores the action
+BEYOND = 0.1  # share of the interval of possible values by which Q may leave it
+
+
+def statistics(learner: Learner, seen: Look, rewards: tuple[float, float], gamma: float) -> Statistics:
+    """What a look at one update says, by name: a row of gradients.csv.
+
+    dq_dact_rms: RMS of dQ/da at mu(s). tanh_slope: mean of tanh' = 1 - act^2. saturated: share of |act| > 0.99;
+    held: share of those that dQ/da would take back inside. q_*: of Q at the replayed actions; td_*: quantiles of Q - y.
+    possible_low, possible_high: between which values Q must lie (see `possible`; `rewards`: lowest, highest). Per
+    network: distance, |theta - theta'| / |theta|. Per layer: norms of its weights and biases together and of their
+    gradient, and Adam's step as a share of them; dead, the share of units that are 0 for the whole batch.
+    rms.*: RMS of each array on the actor's way (see trace.py).
+    """
+    arrays = {passed.name: passed.array for passed in seen.passed}
+    act, q, error = arrays["act"], seen.q, seen.q - seen.target_q
+    low, high = possible(rewards, gamma)
+    beyond = np.abs(act) > SATURATED
+    td_10, td_50, td_90 = np.quantile(error, (0.1, 0.5, 0.9)).tolist()
+    row = {
+        "dq_dact_rms": _rms(arrays["dq_dact"]),
+        "tanh_slope": 1 - float(np.mean(act * act)),
+        "saturated": float(np.mean(beyond)),
+        "held": float(np.mean((act * arrays["dq_dact"] < 0)[beyond])) if beyond.any() else 0.0,
+        "q_mean": float(q.mean()),
+        "q_std": float(q.std()),
+        "q_low": float(q.min()),
+        "q_high": float(q.max()),
+        "possible_low": low,
+        "possible_high": high,
+        "td_10": td_10,
+        "td_50": td_50,
+        "td_90": td_90,
+    }
+    dtheta = learner.actor._replace(params=seen.passed[-1].array)
+    for name, network, target, gradient, step in (
+        ("actor", learner.actor, learner.target_actor, dtheta, seen.actor_step),
+        ("critic", learner.critic, learner.target_critic, seen.dcritic, seen.critic_step),
+    ):
+        row[f"{name}.distance"] = _share(norm(network.params - target.params), norm(network.params))
+        for layer in range(len(network.layout) - 1):
+            size = norm(_layer(network, layer))
+            row[f"{name}.{layer}.weight_norm"] = size
+            row[f"{name}.{layer}.gradient_norm"] = norm(_layer(gradient, layer))
+            row[f"{name}.{layer}.step_share"] = _share(norm(_layer(step, layer)), size)
+            if layer < len(network.layout) - 2:
+                row[f"{name}.{layer}.dead"] = 1 - float(np.mean(arrays[f"{name}.{layer}.h"].any(axis=0)))
+    row |= {f"rms.{name}": _rms(array) for name, array in arrays.items()}
+    return row
+
+
+def possible(rewards: tuple[float, float], gamma: float) -> tuple[float, float]:
+    """Between which values Q must lie if no reward leaves [r_min, r_max]: r_min / (1 - gamma), r_max / (1 - gamma).
+
+    Zero is always possible: an episode may end.
+    """
+    return min(0.0, rewards[0]) / (1 - gamma), max(0.0, rewards[1]) / (1 - gamma)
+
+
+def _layer(network: Network, layer: int) -> FloatArray:
+    """A layer's weights and biases, as one vector."""
+    return network.params[network.layout[layer, PARAMS_START] : network.layout[layer + 1, PARAMS_START]]
+
+
+def _rms(array: FloatArray) -> float:
+    return norm(array) / math.sqrt(max(1, array.size))
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+class Diagnosis(NamedTuple):
+    """Something visibly wrong. name: of the condition. what: seen, with its cause. remedy: what to do."""
+
+    name: str
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}"
+
+
+def diagnose(row: Mapping[str, float]) -> list[Diagnosis]:
+    """What is wrong, by a row of `statistics`; nothing for a healthy agent. A cause hides what only follows from it."""
+    found = []
+    dead = {name: _dead_layer(row, name) for name in ("actor", "critic")}
+    for name, layer in dead.items():
+        if layer is not None:
+            found.append(
+                Diagnosis(
+                    f"dead {name}",
+                    f"every unit of the {name}'s layer {layer} is 0 for the whole batch: no gradient passes its ReLUs",
+                    f"start again with a lower {name}_lr or smaller observations",
+                )
+            )
+    if row["tanh_slope"] < BLOCKED:
+        found.append(
+            Diagnosis(
+                "saturated",
+                f"the actor is saturated: {row['saturated']:.0%} of its actions are beyond 0.99, tanh' lets "
+                f"{row['tanh_slope']:.1e} of dQ/da through, and {row['held']:.0%} of them can't follow it back inside",
+                "lower actor_lr, set final_init to 0.003, or scale the observations",
+            )
+        )
+    if dead["critic"] is None and row["dq_dact_rms"] <= BLIND * row["q_std"]:
+        found.append(
+            Diagnosis(
+                "action-blind",
+                f"the critic ignores the action: dQ/da has RMS {row['dq_dact_rms']:.1e}, Q a spread of "
+                f"{row['q_std']:.1e}, so the actor learns nothing",
+                "explore more (noise_std, learning_starts), or lower critic_lr",
+            )
+        )
+    slack = BEYOND * (row["possible_high"] - row["possible_low"])
+    if row["q_high"] > row["possible_high"] + slack or row["q_low"] < row["possible_low"] - slack:
+        found.append(
+            Diagnosis(
+                "impossible Q",
+                f"Q reaches from {row['q_low']:.3g} to {row['q_high']:.3g}, but rewards seen allow only "
+                f"{row['possible_low']:.3g} to {row['possible_high']:.3g} (r / (1 - gamma)): the critic diverges",
+                "lower critic_lr, tau or gamma, or scale the rewards",
+            )
+        )
+    return found
+
+
+def _dead_layer(row: Mapping[str, float], name: str) -> int | None:
+    layer = 0
+    while f"{name}.{layer}.dead" in row:
+        if row[f"{name}.{layer}.dead"] == 1:
+            return layer
+        layer += 1
+    return None

@@ -1,0 +1,69 @@
+"""Diagnostics while training: every so many updates a look at one from inside, a row of numbers, and warnings."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from ..ddpg import DDPG, smallest
+from ..jit import mark_warm
+from ..replay import ReplayBuffer
+from .diagnosis import Diagnosis, Statistics, diagnose, statistics
+from .trace import look
+
+EVERY = 250  # updates between two looks: at 64-64 a look takes five updates' time, less for larger networks
+PAUSE = 60.0  # seconds between two warnings, at least
+CONFIRMED = 3  # looks in a row that must see a thing before it is said: a single batch may be odd
+
+
+class Monitor:
+    """Looks at every `every`th update (0: at none), at a batch of its own: training goes on as if nobody looked.
+
+    write: called with a row of numbers (see diagnosis.statistics). warn: called with a diagnosis, at most once a
+    minute. rng: of the batches. found: every diagnosis that was confirmed, by name, as first seen.
+    """
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        every: int = EVERY,
+        write: Callable[[Statistics], None] = lambda row: None,
+        warn: Callable[[Diagnosis], None] = lambda diagnosis: None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.rng, self.every, self.write, self.warn, self.clock = rng, every, write, warn, clock
+        self.found: dict[str, Diagnosis] = {}
+        self._seen: dict[str, int] = {}  # looks in a row
+        self._rewards = (math.inf, -math.inf)  # lowest and highest so far; the replay forgets old ones
+        self._silent_until = -np.inf
+
+    def after_update(self, step: int, agent: DDPG, replay: ReplayBuffer) -> None:
+        """To be called after every update; step: environment steps made."""
+        if self.every and agent.updates % self.every == 0:
+            self.look(step, agent, replay)
+
+    def look(self, step: int, agent: DDPG, replay: ReplayBuffer) -> None:
+        """Look now."""
+        batch = replay.sample(agent.config.batch_size, self.rng)
+        kept = replay.transitions.rew[: replay.size]
+        self._rewards = min(self._rewards[0], float(kept.min())), max(self._rewards[1], float(kept.max()))
+        seen = look(agent.learner, batch, agent.rates)
+        row = statistics(agent.learner, seen, self._rewards, agent.config.gamma)
+        self.write({"step": step, "updates": agent.updates, **row})
+        current = {diagnosis.name: diagnosis for diagnosis in diagnose(row)}
+        self._seen = {name: self._seen.get(name, 0) + 1 for name in current}
+        for name, diagnosis in current.items():
+            if self._seen[name] >= CONFIRMED:
+                self.found.setdefault(name, diagnosis)
+                if self.clock() >= self._silent_until:
+                    self._silent_until = self.clock() + PAUSE
+                    self.warn(diagnosis)
+
+
+def warm_look(dtype: str) -> None:
+    """Compile what a look needs."""
+    Monitor(np.random.default_rng(0)).look(0, *smallest(dtype))
+    mark_warm(f"look-{dtype}")
