@@ -57,7 +57,7 @@ class RunDirectory:
         record = {**info._asdict(), "config": info.config.to_dict(), "versions": _versions()}
         try:
             self.path.mkdir(parents=True)
-            _write_whole(self.path / "config.json", json.dumps(record, indent=2).encode() + b"\n")
+            write_whole(self.path / "config.json", json.dumps(record, indent=2).encode() + b"\n")
         except FileExistsError:
             raise RunError(f"{self.path} exists; choose another --out, or remove it") from None
         except OSError as error:
@@ -84,7 +84,7 @@ class RunDirectory:
             content, path = io.BytesIO(), self.path / name
             np.savez(content, **arrays)
             try:
-                _write_whole(path, content.getvalue())
+                write_whole(path, content.getvalue())
             except OSError as error:
                 raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
@@ -112,7 +112,7 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file that is either complete or not there: to a temporary name, to the disk, then renamed."""
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:

@@ -1,0 +1,73 @@
+"""What every picture shares: matplotlib, imported late; one style; PNG and SVG files, written whole."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..checkpoint import RunError, write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which people with any colour vision tell apart.
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = (
+    "#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7",
+)  # fmt: skip
+GREY = "#777777"
+SUFFIXES = (".png", ".svg")
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "minddpg",  # the same picture is the same file
+}
+
+
+class PlotError(RuntimeError):
+    """A picture that cannot be drawn or written; the message is one line."""
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, in minddpg's style. Raises PlotError where matplotlib is missing."""
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise PlotError("pictures need the extra plot; from a checkout: pip install '.[plot]'") from None
+    matplotlib.rcParams.update(STYLE)
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Raises PlotError where `save` would refuse the name."""
+    if Path(path).suffix.lower() not in SUFFIXES:
+        raise PlotError(f"{path} must end in {' or '.join(SUFFIXES)}")
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a PNG or SVG, by the name's suffix, whole or not at all. Raises PlotError, RunError."""
+    check_path(path)
+    path = Path(path)
+    content = svg(figure).encode() if path.suffix.lower() == ".svg" else _png(figure)
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an SVG document."""
+    content = io.BytesIO()
+    figure.savefig(content, format="svg", metadata={"Date": None})
+    return content.getvalue().decode()
+
+
+def _png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150, metadata={"Software": None})
+    return content.getvalue()
