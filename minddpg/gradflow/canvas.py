@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +34,21 @@ class PlotError(RuntimeError):
     """A picture that cannot be drawn or written; the message is one line."""
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, in minddpg's style. Raises PlotError where matplotlib is missing."""
+@contextmanager
+def style() -> Iterator[None]:
+    """minddpg's style while drawing, and the caller's again behind. Raises PlotError where matplotlib is missing."""
     try:
         import matplotlib
-        from matplotlib.figure import Figure
     except ImportError:
         raise PlotError("pictures need the extra plot; from a checkout: pip install '.[plot]'") from None
-    matplotlib.rcParams.update(STYLE)
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches; to be called under `with style():` or `@style()`."""
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
@@ -63,11 +72,13 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
 def svg(figure: Figure) -> str:
     """The figure as an SVG document."""
     content = io.BytesIO()
-    figure.savefig(content, format="svg", metadata={"Date": None})
+    with style():
+        figure.savefig(content, format="svg", metadata={"Date": None})
     return content.getvalue().decode()
 
 
 def _png(figure: Figure) -> bytes:
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150, metadata={"Software": None})
+    with style():
+        figure.savefig(content, format="png", dpi=150, metadata={"Software": None})
     return content.getvalue()
