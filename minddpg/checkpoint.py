@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import platform
 import zipfile
@@ -172,6 +173,29 @@ def load_transitions(directory: str | os.PathLike[str]) -> Batch:
             if not np.isfinite(array).all():
                 raise ValueError(f"{name} holds a NaN or an infinity")
     return batch
+
+
+def load_table(directory: str | os.PathLike[str], table: str) -> dict[str, npt.NDArray[np.float64]]:
+    """The columns of a run's progress.csv, gradients.csv or evaluations.csv by name; no rows where it has no such file.
+
+    A last line that was cut off, as by a power failure, is left out. Raises RunError for a damaged file.
+    """
+    path = Path(directory) / f"{table}.csv"
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        if len(lines) == 1:
+            return {}  # not even the header
+        names = lines[0].split(",")
+        rows = [[float(cell) if cell else math.nan for cell in line.split(",")] for line in lines[1:-1]]
+        if len(set(names)) < len(names) or any(len(row) != len(names) for row in rows):
+            raise ValueError("its lines are not equally long")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise _damaged(path, error) from None
+    return dict(zip(names, np.array(rows).reshape(len(rows), len(names)).T, strict=True))
 
 
 @contextmanager

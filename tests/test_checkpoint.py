@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from minddpg import DDPG, Config, ReplayBuffer, RunError, load
-from minddpg.checkpoint import KEPT_TRANSITIONS, MAX_JSON, RunDirectory, RunInfo, load_info, load_transitions
+from minddpg.checkpoint import (
+    KEPT_TRANSITIONS,
+    MAX_JSON,
+    RunDirectory,
+    RunInfo,
+    load_info,
+    load_table,
+    load_transitions,
+)
 
 CONFIG = Config(hidden_sizes=(4, 3))
 
@@ -202,3 +210,21 @@ def test_transitions_that_misfit_are_refused(tmp_path):
     path.unlink()
     with pytest.raises(RunError, match=r"holds no transitions.npz: .*train again"):
         load_transitions(tmp_path / "run")
+
+
+def test_tables_are_read_back_and_damage_is_named(tmp_path):
+    directory = RunDirectory(tmp_path / "run", RunInfo("Some-v0", 5, 3, 2, CONFIG))
+    directory.append("gradients", {"step": 1, "x": 0.1})
+    directory.append("gradients", {"step": 2, "x": float("nan")})
+    directory.close()
+    path = tmp_path / "run" / "gradients.csv"
+    table = load_table(tmp_path / "run", "gradients")
+    np.testing.assert_array_equal(table["step"], [1, 2])
+    np.testing.assert_array_equal(table["x"], [0.1, np.nan])
+    path.write_text(path.read_text() + "3,0.")  # cut off in the middle of a line
+    np.testing.assert_array_equal(load_table(tmp_path / "run", "gradients")["step"], [1, 2])
+    assert load_table(tmp_path / "run", "evaluations") == {}
+    for damage in ("step,x\n1,2\n1\n", "step,x\n1,high\n", "step,step\n1,1\n", "\xff\n1,\n"):
+        path.write_text(damage)
+        with pytest.raises(RunError, match=r"gradients.csv is damaged"):
+            load_table(tmp_path / "run", "gradients")
