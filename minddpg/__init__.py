@@ -13,6 +13,7 @@ Reading order, the way data flows:
     profile.py      where the time of a run goes
     checkpoint.py   the files of a run directory
     gradcheck/      finite differences against hand-written gradients, minddpg's and other people's
+    gradflow/       one update from inside: the trace of a gradient, what is wrong with it, pictures
     cli.py          `minddpg train`, `minddpg eval`, ...
 
 jit.py, parts.py and matmul.py hold what makes it fast. Of them you need one thing to read the rest: `for i in each(v):`
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import gradcheck as gradcheck
+    from . import gradflow as gradflow
     from .checkpoint import RunError as RunError
     from .checkpoint import load as load
     from .config import Config as Config
@@ -53,6 +55,7 @@ _HOME = {
     "load": "checkpoint",
     "RunError": "checkpoint",
     "gradcheck": "",
+    "gradflow": "",
 }
 __all__ = ["__version__", *_HOME]
 

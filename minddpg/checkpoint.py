@@ -175,6 +175,20 @@ def load_transitions(directory: str | os.PathLike[str]) -> Batch:
     return batch
 
 
+def load_batch(directory: str | os.PathLike[str], n: int, seed: int = 0) -> Batch:
+    """n of the transitions kept of a run, or as many as there are, drawn without replacement. Raises RunError."""
+    kept = load_transitions(directory)
+    rows = np.random.default_rng(seed).permutation(len(kept.rew))[:n]
+    return Batch(kept.obs[rows], kept.act[rows], kept.rew[rows], kept.next_obs[rows], kept.terminated[rows])
+
+
+def reward_range(directory: str | os.PathLike[str]) -> tuple[float, float]:
+    """The lowest and highest reward that is known of a run. Raises RunError."""
+    rew, looks = load_transitions(directory).rew, load_table(directory, "gradients")
+    known = [rew, *(looks[name][-1:] for name in ("rew_low", "rew_high") if name in looks)]
+    return float(min(a.min(initial=math.inf) for a in known)), float(max(a.max(initial=-math.inf) for a in known))
+
+
 def load_table(directory: str | os.PathLike[str], table: str) -> dict[str, npt.NDArray[np.float64]]:
     """The columns of a run's progress.csv, gradients.csv or evaluations.csv by name; no rows where it has no such file.
 

@@ -19,6 +19,9 @@ from .config import PRESETS, Config, ConfigError, preset_name
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from .ddpg import DDPG
+    from .gradflow import Trace
+    from .replay import Batch
     from .training import Environment, EpisodeRow
 
 DEFAULT_ENV = "Pendulum-v1"
@@ -48,11 +51,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; say nothing more
         return 1
-    except (ValueError, ArithmeticError, MemoryError) as error:
+    except (ValueError, ArithmeticError, MemoryError, RuntimeError) as error:
         from .checkpoint import RunError
+        from .gradflow.canvas import PlotError
         from .training import EnvError, TrainingError
 
-        if isinstance(error, (ConfigError, RunError, EnvError, TrainingError)):
+        if isinstance(error, (ConfigError, RunError, EnvError, TrainingError, PlotError)):
             _fail(str(error))
         if isinstance(error, MemoryError):
             _fail(f"not enough memory ({error}); lower --buffer-size")
@@ -157,11 +161,47 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--seed", type=_whole, metavar="S", help="of parameters, batch and sample; default: 0")
     check.add_argument("--batch-size", type=_positive, metavar="N", help="transitions; default: 32")
-    fresh = check.add_argument_group("the fresh agent (not with DIR)")
-    fresh.add_argument("--obs-dim", type=_positive, metavar="N", help="length of an observation; default: 3")
-    fresh.add_argument("--act-dim", type=_positive, metavar="N", help="length of an action; default: 1")
-    _add_fields(fresh, ["hidden_sizes", "action_layer", "final_init", "critic_weight_decay"])
+    _add_fresh_agent(check)
     check.set_defaults(run=_gradcheck)
+
+    flow = commands.add_parser(
+        "gradflow",
+        allow_abbrev=False,
+        help="follow the gradient from Q into the actor's weights",
+        description="Trace one actor update, array by array, with the ten steps as headings; compare four routes to "
+        "the same gradient; say what is visibly wrong. DIR: a trained agent, on transitions it learnt from; without "
+        "DIR: a fresh agent on random ones.",
+        epilog="Examples: 'minddpg gradflow', 'minddpg gradflow runs/Pendulum-v1-seed0 --report report.html', "
+        "'minddpg gradflow runs/Pendulum-v1-seed0 --plot policy.png --picture policy'.",
+    )
+    flow.add_argument("directory", nargs="?", metavar="DIR", help="run directory, as 'minddpg train' wrote it")
+    flow.add_argument("--plot", metavar="FILE", help="draw a picture, a .png or .svg (needs the extra plot)")
+    flow.add_argument(
+        "--picture",
+        choices=("flow", "history", "action", "policy"),
+        help="flow: the two networks, forward above, backward below; history: the gradient's way over training; "
+        "action: Q over the action before and after an update; policy: mu and dQ/da over Pendulum's states; "
+        "default: flow",
+    )
+    flow.add_argument(
+        "--report", metavar="FILE", help="write all of it as one HTML file with a slider over training (extra plot)"
+    )
+    flow.add_argument("--json", action="store_true", help="print JSON")
+    flow.add_argument("--seed", type=_whole, metavar="S", help="of parameters and batch; default: 0")
+    flow.add_argument("--batch-size", type=_positive, metavar="N", help="transitions; default: 32")
+    _add_fresh_agent(flow)
+    flow.set_defaults(run=_gradflow)
+
+    plot = commands.add_parser(
+        "plot",
+        allow_abbrev=False,
+        help="draw a run on one page",
+        description="One page per run: learning curve, Q against returns, saturation, dQ/da, dead units, targets "
+        "(needs the extra plot).",
+    )
+    plot.add_argument("directories", nargs="+", metavar="DIR", help="run directory, as 'minddpg train' wrote it")
+    plot.add_argument("--out", metavar="FILE", help="a .png or .svg; default: DIR/run.png")
+    plot.set_defaults(run=_plot)
 
     warmup = commands.add_parser(
         "warmup",
@@ -171,6 +211,13 @@ def _parser() -> argparse.ArgumentParser:
     warmup.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: float32")
     warmup.set_defaults(run=lambda args: _compile(args.dtype))
     return parser
+
+
+def _add_fresh_agent(command: argparse.ArgumentParser) -> None:
+    fresh = command.add_argument_group("the fresh agent (not with DIR)")
+    fresh.add_argument("--obs-dim", type=_positive, metavar="N", help="length of an observation; default: 3")
+    fresh.add_argument("--act-dim", type=_positive, metavar="N", help="length of an action; default: 1")
+    _add_fields(fresh, ["hidden_sizes", "action_layer", "final_init", "critic_weight_decay"])
 
 
 def _add_fields(group: argparse._ArgumentGroup, names: list[str]) -> None:
@@ -319,54 +366,136 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _gradcheck(args: argparse.Namespace) -> int:
-    changes = _config_flags(args)
-    flags = [f"--{name.replace('_', '-')}" for name in changes]
-    flags += [flag for flag, value in (("--obs-dim", args.obs_dim), ("--act-dim", args.act_dim)) if value]
-    if flags and (args.directory is not None or args.planted):
-        _fail(f"{flags[0]} is for a fresh agent; leave out {'--planted' if args.planted else 'DIR'} or the flag")
     if args.planted and (args.mode or args.batch_size or args.seed is not None):
         _fail("--planted has a batch, seed and mode of its own; leave out --batch-size, --seed and --mode")
     if args.planted and args.directory is not None:
         _fail("--planted checks copies of minddpg, not a run; leave DIR out")
-    config = Config(hidden_sizes=(64, 64), dtype="float32").replace(**changes)
-
-    import numpy as np
-
-    from .checkpoint import load, load_info, load_transitions
-    from .ddpg import DDPG
-    from .gradcheck import check_agent
-    from .jit import is_warm, mark_warm
-    from .replay import Batch
-
+    agent, batch, what = _agent_and_batch(args, "--planted" if args.planted else "DIR")
     if args.planted:
         return _planted(args.json)
-    seed, n = args.seed or 0, args.batch_size or 32
-    rng = np.random.default_rng(seed)
-    if args.directory is not None:
-        agent, kept = load(args.directory), load_transitions(args.directory)
-        rows = rng.permutation(len(kept.rew))[:n]
-        obs, act, rew, next_obs = kept.obs[rows], kept.act[rows], kept.rew[rows], kept.next_obs[rows]
-        over = kept.terminated[rows]
-        what = (
-            f"{args.directory}: {load_info(args.directory).env}, {agent.updates:,} updates; transitions it learnt from"
-        )
-    else:
-        obs_dim, act_dim = args.obs_dim or 3, args.act_dim or 1
-        agent = DDPG(obs_dim, act_dim, config, seed)
-        obs, next_obs = rng.standard_normal((n, obs_dim)), rng.standard_normal((n, obs_dim))
-        act, rew, over = rng.uniform(-1, 1, (n, act_dim)), rng.standard_normal(n), rng.random(n) < 0.2
-        what = f"a fresh agent, seed {seed}; random transitions"
-    batch = Batch(obs, act, rew, next_obs, over)
+
+    from .gradcheck import check_agent
+    from .jit import is_warm, mark_warm
+
     out = sys.stderr if args.json else sys.stdout
     numbers = f"{agent.actor.params.size:,} parameters of the actor, {agent.critic.params.size:,} of the critic"
     print(f"{what}\n{numbers}, batch of {len(batch.rew)}", file=out)
     if not is_warm("gradcheck"):
         print("compiling the checks (first run of this version on this machine, about a minute)", file=out)
-    report = check_agent(agent, batch, mode=args.mode or "full", seed=seed, progress=_tell)
+    report = check_agent(agent, batch, mode=args.mode or "full", seed=args.seed or 0, progress=_tell)
     mark_warm("gradcheck")
     _tell("")
     print(report.to_json() if args.json else "\n" + report.table(_wants_colour()))
     return 0 if report.ok else 1
+
+
+def _agent_and_batch(args: argparse.Namespace, without: str) -> tuple[DDPG, Batch, str]:
+    """A run's agent and some transitions it learnt from, or a fresh agent and random ones; and what they are, in words.
+
+    without: what flags for a fresh agent do not go with.
+    """
+    changes = _config_flags(args)
+    flags = [f"--{name.replace('_', '-')}" for name in changes]
+    flags += [flag for flag, value in (("--obs-dim", args.obs_dim), ("--act-dim", args.act_dim)) if value]
+    if flags and (args.directory is not None or without == "--planted"):
+        _fail(f"{flags[0]} is for a fresh agent; leave out {without} or the flag")
+    config = Config(hidden_sizes=(64, 64), dtype="float32").replace(**changes)
+
+    import numpy as np
+
+    from .checkpoint import load, load_batch, load_info
+    from .ddpg import DDPG
+    from .replay import Batch
+
+    seed, n = args.seed or 0, args.batch_size or 32
+    if args.directory is not None:
+        agent, batch = load(args.directory), load_batch(args.directory, n, seed)
+        what = f"{args.directory}: {load_info(args.directory).env}, {agent.updates:,} updates"
+        return agent, batch, f"{what}; transitions it learnt from"
+    rng = np.random.default_rng(seed)
+    obs_dim, act_dim = args.obs_dim or 3, args.act_dim or 1
+    obs, next_obs = rng.standard_normal((n, obs_dim)), rng.standard_normal((n, obs_dim))
+    act, rew, over = rng.uniform(-1, 1, (n, act_dim)), rng.standard_normal(n), rng.random(n) < 0.2
+    what = f"a fresh agent, seed {seed}; random transitions"
+    return DDPG(obs_dim, act_dim, config, seed), Batch(obs, act, rew, next_obs, over), what
+
+
+def _gradflow(args: argparse.Namespace) -> int:
+    if args.report is not None and args.directory is None:
+        _fail("--report is of a run; name its DIR")
+    if args.picture is not None and args.plot is None:
+        _fail("--picture chooses what --plot FILE draws; add --plot FILE")
+    if args.picture == "history" and args.directory is None:
+        _fail("the picture history is of a run; name its DIR")
+    for path in filter(None, (args.plot, args.report)):
+        _check_parent(path)
+
+    from .gradflow.canvas import check_path
+
+    if args.plot is not None:
+        check_path(args.plot)
+    agent, batch, what = _agent_and_batch(args, "DIR")
+
+    from .checkpoint import reward_range
+    from .gradflow import trace
+    from .jit import is_warm, mark_warm
+
+    out = sys.stderr if args.json else sys.stdout
+    print(f"{what}, batch of {len(batch.rew)}", file=out)
+    if not is_warm("gradflow"):
+        print("compiling (first run of this version on this machine, under a minute)", file=out, flush=True)
+    rewards = reward_range(args.directory) if args.directory is not None else None
+    traced = trace(agent, batch, rewards=rewards)
+    mark_warm("gradflow")
+    print(traced.to_json() if args.json else f"\n{traced}")
+    if args.plot is not None:
+        _draw(args, agent, batch, traced)
+        print(f"picture: {args.plot}", file=out)
+    if args.report is not None:
+        from .gradflow.report import write_report
+
+        write_report(args.directory, args.report, len(batch.rew), args.seed or 0)
+        print(f"report: {args.report}; open it in a browser", file=out)
+    return 0
+
+
+def _draw(args: argparse.Namespace, agent: DDPG, batch: Batch, traced: Trace) -> None:
+    from .checkpoint import load_table
+    from .gradflow.canvas import save
+    from .gradflow.flow_picture import flow_figure
+    from .gradflow.pictures import action_figure, history_figure, policy_figure
+
+    picture = args.picture or "flow"
+    if picture == "flow":
+        figure = flow_figure(traced)
+    elif picture == "history":
+        figure = history_figure(load_table(args.directory, "gradients"))
+    elif picture == "action":
+        figure = action_figure(agent, batch)
+    else:
+        figure = policy_figure(agent)
+    save(figure, args.plot)
+
+
+def _plot(args: argparse.Namespace) -> int:
+    if args.out is not None and len(args.directories) > 1:
+        _fail("--out names one file; leave it out for more than one DIR (each gets its run.png)")
+
+    from .gradflow.canvas import check_path, save
+    from .gradflow.pictures import run_figure
+
+    for directory in args.directories:
+        path = args.out if args.out is not None else str(Path(directory) / "run.png")
+        check_path(path)
+        _check_parent(path)
+        save(run_figure(directory), path)
+        print(f"{directory}: {path}")
+    return 0
+
+
+def _check_parent(path: str) -> None:
+    if not Path(path).absolute().parent.is_dir():
+        _fail(f"{Path(path).parent} is not a directory; make it first")
 
 
 def _planted(as_json: bool) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from minddpg import Batch
+from minddpg import DDPG, Batch, Config
 
 settings.register_profile("default", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("default")
@@ -41,3 +41,21 @@ def clean_environment(**changes):
     """The environment for a subprocess, without pytest-cov's hooks."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("COV_CORE", "COVERAGE", "PYTEST"))}
     return {**kept, **changes}
+
+
+def random_agent(seed, dtype="float64", updates=0, units=24):
+    """An agent of any small architecture and a batch for it; fresh, or after some updates."""
+    rng = np.random.default_rng(seed)
+    hidden = tuple(int(units) for units in rng.integers(1, units, rng.integers(0, 4)))
+    obs_dim, act_dim, n = (int(rng.integers(1, most)) for most in (8, 4, 20))
+    config = Config(
+        hidden_sizes=hidden,
+        action_layer=int(rng.integers(0, max(1, len(hidden)))),
+        final_init=3e-3 if seed % 3 == 0 else None,
+        critic_weight_decay=0.01 * (seed % 2),
+        dtype=dtype,
+    )
+    agent, batch = DDPG(obs_dim, act_dim, config, seed), make_batch(rng, n, obs_dim, act_dim, dtype)
+    for _ in range(updates):
+        agent.update(batch)
+    return agent, batch

@@ -11,7 +11,7 @@ import numpy as np
 from ..ddpg import Learner
 from ..jit import FloatArray
 from ..networks import PARAMS_START, Network
-from .trace import Look, norm
+from .way import Look, norm
 
 Statistics = dict[str, float]
 
@@ -26,10 +26,10 @@ def statistics(learner: Learner, seen: Look, rewards: tuple[float, float], gamma
 
     dq_dact_rms: RMS of dQ/da at mu(s). tanh_slope: mean of tanh' = 1 - act^2. saturated: share of |act| > 0.99;
     held: share of those that dQ/da would take back inside. q_*: of Q at the replayed actions; td_*: quantiles of Q - y.
-    possible_low, possible_high: between which values Q must lie (see `possible`; `rewards`: lowest, highest). Per
-    network: distance, |theta - theta'| / |theta|. Per layer: norms of its weights and biases together and of their
+    rew_low, rew_high: `rewards`; possible_low, possible_high: between which values Q must then lie (see `possible`).
+    Per network: distance, |theta - theta'| / |theta|. Per layer: norms of its weights and biases together and of their
     gradient, and Adam's step as a share of them; dead, the share of units that are 0 for the whole batch.
-    rms.*: RMS of each array on the actor's way (see trace.py).
+    rms.*: RMS of each array on the actor's way (see way.py).
     """
     arrays = {passed.name: passed.array for passed in seen.passed}
     act, q, error = arrays["act"], seen.q, seen.q - seen.target_q
@@ -45,6 +45,8 @@ def statistics(learner: Learner, seen: Look, rewards: tuple[float, float], gamma
         "q_std": float(q.std()),
         "q_low": float(q.min()),
         "q_high": float(q.max()),
+        "rew_low": rewards[0],
+        "rew_high": rewards[1],
         "possible_low": low,
         "possible_high": high,
         "td_10": td_10,

@@ -12,7 +12,7 @@ from ..ddpg import DDPG, smallest
 from ..jit import mark_warm
 from ..replay import ReplayBuffer
 from .diagnosis import Diagnosis, Statistics, diagnose, statistics
-from .trace import look
+from .way import look
 
 EVERY = 250  # updates between two looks: at 64-64 a look takes five updates' time, less for larger networks
 PAUSE = 60.0  # seconds between two warnings, at least

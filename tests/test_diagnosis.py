@@ -1,0 +1,170 @@
+"""The numbers against the naive twin; and what is made wrong on purpose gets its diagnosis and no other."""
+
+import naive
+import numpy as np
+import pytest
+from conftest import make_batch, random_agent
+
+from minddpg import DDPG, Config
+from minddpg.gradflow import diagnose, look, statistics
+from minddpg.gradflow.diagnosis import possible
+
+SEEDS = range(10)
+
+
+def row_of(agent, batch, rewards=None):
+    seen = look(agent.learner, batch, agent.rates)
+    rewards = rewards or (float(batch.rew.min()), float(batch.rew.max()))
+    return statistics(agent.learner, seen, rewards, agent.config.gamma)
+
+
+def names(agent, batch):
+    return [diagnosis.name for diagnosis in diagnose(row_of(agent, batch))]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_number_equals_the_twins(seed):
+    agent, batch = random_agent(seed, updates=3)
+    row, state, config = row_of(agent, batch), agent.state_dict(), agent.config
+    nets = {name: naive.layers_of(state, name) for name in ("actor", "critic", "target_actor", "target_critic")}
+    next_q = naive.forward(
+        nets["target_critic"], batch.next_obs, naive.mu(nets["target_actor"], batch.next_obs), config.action_layer
+    )[0][:, 0]
+    y = batch.rew + config.gamma * np.where(batch.terminated, 0, next_q)
+    q = naive.forward(nets["critic"], batch.obs, batch.act, config.action_layer)[0][:, 0]
+    gradients = {
+        "critic": naive.critic_gradient(
+            nets["critic"], batch.obs, batch.act, y, config.critic_weight_decay, config.action_layer
+        )
+    }
+    moved = agent.copy()
+    moved.update(batch)
+    critic = naive.layers_of(moved.state_dict(), "critic")
+    gradients["actor"] = naive.actor_gradient(nets["actor"], critic, batch.obs, config.action_layer)
+    act = naive.mu(nets["actor"], batch.obs)
+    expected = {
+        "tanh_slope": np.mean(1 - act**2),
+        "saturated": np.mean(np.abs(act) > 0.99),
+        "q_mean": q.mean(),
+        "q_std": q.std(),
+        "q_low": q.min(),
+        "q_high": q.max(),
+        "td_10": np.quantile(q - y, 0.1),
+        "td_50": np.quantile(q - y, 0.5),
+        "td_90": np.quantile(q - y, 0.9),
+        "rew_low": batch.rew.min(),
+        "rew_high": batch.rew.max(),
+    }
+    for name in ("actor", "critic"):
+        flat = {key: np.concatenate([p.ravel() for layer in nets[key] for p in layer]) for key in nets}
+        expected[f"{name}.distance"] = np.linalg.norm(flat[name] - flat[f"target_{name}"]) / np.linalg.norm(flat[name])
+        inputs = naive.forward(nets[name], batch.obs)[1] if name == "actor" else None
+        after = naive.layers_of(moved.state_dict(), name)
+        for layer, (w, b) in enumerate(nets[name]):
+            size = np.sqrt(np.sum(w**2) + np.sum(b**2))
+            dw, db = gradients[name][layer]
+            step = np.sqrt(np.sum((after[layer][0] - w) ** 2) + np.sum((after[layer][1] - b) ** 2))
+            expected[f"{name}.{layer}.weight_norm"] = size
+            expected[f"{name}.{layer}.gradient_norm"] = np.sqrt(np.sum(dw**2) + np.sum(db**2))
+            expected[f"{name}.{layer}.step_share"] = step / size
+            if inputs is not None and layer < len(nets[name]) - 1:
+                expected[f"{name}.{layer}.dead"] = np.mean(~inputs[layer + 1].any(axis=0))
+    for name, value in expected.items():
+        assert row[name] == pytest.approx(value, rel=1e-6, abs=1e-10), name
+
+
+def test_held_counts_saturated_actions_that_dq_da_would_take_back(rng):
+    agent, batch = DDPG(2, 1, Config(hidden_sizes=(), dtype="float64"), seed=0), make_batch(rng, 40, 2, 1)
+    state = agent.state_dict()
+    state["actor.0.weight"] *= 1000.0  # to the one bound or the other
+    state["critic.0.weight"][-1] = 1.0  # dQ/da = 1, always up
+    agent.load_state_dict(state)
+    row = row_of(agent, batch)
+    act = agent.act(batch.obs)
+    assert row["saturated"] == pytest.approx(np.mean(np.abs(act) > 0.99))
+    assert row["held"] == pytest.approx(np.mean(act[np.abs(act) > 0.99] < 0))
+    assert 0.1 < row["held"] < 0.9
+
+
+def test_what_q_can_be():
+    assert possible((-2.0, 1.0), 0.9) == (pytest.approx(-20), pytest.approx(10))
+    assert possible((1.0, 3.0), 0.5) == (0, 6)  # an episode may end at once
+    assert possible((-3.0, -1.0), 0.5) == (-6, 0)
+
+
+@pytest.fixture(params=SEEDS)
+def healthy(request):
+    """An agent that has learnt a little, of either architecture; and its batch."""
+    seed = request.param
+    config = Config(hidden_sizes=(16, 12), action_layer=seed % 2, final_init=3e-3 if seed % 3 else None)
+    rng = np.random.default_rng(seed)
+    agent, batch = DDPG(4, 2, config, seed), make_batch(rng, 64, 4, 2, "float32")
+    for _ in range(20 * (seed % 2)):
+        agent.update(batch)
+    return agent, batch
+
+
+def changed(agent, **changes):
+    state = agent.state_dict()
+    for name, change in changes.items():
+        name = name.replace("__", ".")
+        state[name] = change(state[name])
+    agent.load_state_dict(state)
+
+
+def test_a_healthy_agent_has_no_diagnosis(healthy):
+    assert names(*healthy) == []
+
+
+def test_a_dead_actor_layer(healthy):
+    changed(healthy[0], actor__1__bias=lambda b: b - 100)
+    assert names(*healthy) == ["dead actor"]
+    assert "actor's layer 1" in str(diagnose(row_of(*healthy))[0])
+
+
+def test_a_dead_critic_layer_hides_the_blindness_that_follows_from_it(healthy):
+    changed(healthy[0], critic__1__bias=lambda b: b - 100)
+    row = row_of(*healthy)
+    assert row["dq_dact_rms"] == 0
+    assert [d.name for d in diagnose(row)] == ["dead critic"]
+
+
+def test_a_saturated_actor(healthy):
+    changed(healthy[0], actor__2__weight=lambda w: 1e4 * w + 1e4 * np.sign(w), actor__2__bias=lambda b: b + 100)
+    assert names(*healthy) == ["saturated"]
+
+
+def test_a_critic_that_ignores_the_action(healthy):
+    agent, batch = healthy
+    layer = agent.config.action_layer
+    for rows in (0.0, 1e-7):
+        before = agent.state_dict()
+        name = f"critic.{layer}.weight"
+        before[name][-agent.act_dim :] *= rows
+        before["critic_adam.m"][:] = 0  # no step that would bring it back
+        agent.load_state_dict(before)
+        assert names(still(agent), batch) == ["action-blind"]
+
+
+def still(agent):
+    """The same agent with a critic that does not move, so that what was planted stays."""
+    agent.rates = agent.rates._replace(critic_lr=1e-30)
+    return agent
+
+
+def test_a_q_beyond_what_rewards_allow(healthy):
+    agent, batch = healthy
+    high = 1.5 * possible((float(batch.rew.min()), float(batch.rew.max())), agent.config.gamma)[1]
+    changed(agent, critic__2__bias=lambda b: b + high)
+    assert names(agent, batch) == ["impossible Q"]
+    changed(agent, critic__2__bias=lambda b: b - 3 * high)
+    assert names(agent, batch) == ["impossible Q"]
+
+
+def test_each_diagnosis_names_cause_and_remedy_in_one_line(healthy):
+    agent, batch = healthy
+    changed(agent, critic__2__bias=lambda b: b + 1e4, actor__0__bias=lambda b: b - 1e4)
+    for diagnosis in diagnose(row_of(agent, batch)):
+        assert "\n" not in str(diagnosis)
+        assert str(diagnosis) == f"{diagnosis.what}; {diagnosis.remedy}"
+        assert len(diagnosis.remedy) > 10

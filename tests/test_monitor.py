@@ -1,0 +1,142 @@
+"""Diagnostics while training: they change nothing, come when they should, and do not nag."""
+
+import logging
+
+import numpy as np
+import pytest
+from conftest import make_batch
+
+from minddpg import DDPG, Config, ConfigError, EnvError, ReplayBuffer, train
+from minddpg.checkpoint import load_table
+from minddpg.gradflow.monitor import CONFIRMED, PAUSE, Monitor
+
+CONFIG = Config(steps=300, hidden_sizes=(8, 6), batch_size=16, learning_starts=50)
+
+
+def replay_of(batch):
+    replay = ReplayBuffer(len(batch.rew), batch.obs.shape[1], batch.act.shape[1])
+    for row in zip(*batch, strict=True):
+        replay.add(*row)
+    return replay
+
+
+def test_training_goes_on_as_if_nobody_looked(tmp_path):
+    plain = train("Pendulum-v1", CONFIG, seed=3, diagnose_every=0, evaluations=0)
+    watched = train("Pendulum-v1", CONFIG, seed=3, diagnose_every=7, evaluations=5, out=tmp_path / "run")
+    for name, value in plain.agent.state_dict().items():
+        np.testing.assert_array_equal(watched.agent.state_dict()[name], value, err_msg=name)
+    assert [row["return"] for row in plain.history] == [row["return"] for row in watched.history]
+    assert plain.diagnoses == watched.diagnoses == []
+
+
+def test_rows_come_every_so_many_updates(tmp_path):
+    train("Pendulum-v1", CONFIG.replace(updates_per_step=2, update_every=5), diagnose_every=10, out=tmp_path / "run")
+    table = load_table(tmp_path / "run", "gradients")
+    np.testing.assert_array_equal(table["updates"], range(10, 101, 10))
+    np.testing.assert_array_equal(table["step"], range(75, 301, 25))
+    assert {"dq_dact_rms", "saturated", "actor.0.gradient_norm", "critic.1.dead", "rms.dact"} <= set(table)
+    assert np.isfinite(np.array(list(table.values()))).all()
+    train("Pendulum-v1", CONFIG, diagnose_every=0, out=tmp_path / "none")
+    assert load_table(tmp_path / "none", "gradients") == {}
+    with pytest.raises(ConfigError, match="diagnose_every"):
+        train("Pendulum-v1", CONFIG, diagnose_every=-1)
+
+
+def blind_agent(rng):
+    agent, batch = DDPG(3, 1, CONFIG), make_batch(rng, 64, 3, 1, "float32")
+    state = agent.state_dict()
+    state["critic.0.weight"][-1] = 0
+    agent.load_state_dict(state)
+    agent.rates = agent.rates._replace(critic_lr=1e-30)
+    return agent, replay_of(batch)
+
+
+def test_a_thing_is_said_when_it_lasts_and_once_a_minute_at_most(rng):
+    agent, replay = blind_agent(rng)
+    time, said = [1000.0], []
+    monitor = Monitor(rng, warn=lambda d: said.append((time[0], d.name)), clock=lambda: time[0])
+    for i in range(3 * int(PAUSE)):
+        time[0] = 1000.0 + i
+        monitor.look(i, agent, replay)
+        assert (len(said) > 0) == (i >= CONFIRMED - 1)
+    assert said == [(1000.0 + CONFIRMED - 1 + k * PAUSE, "action-blind") for k in range(3)]
+    assert list(monitor.found) == ["action-blind"]
+
+
+def test_a_single_odd_look_is_not_said(rng):
+    agent, replay = blind_agent(rng)
+    healthy = DDPG(3, 1, CONFIG, seed=5)
+    said = []
+    monitor = Monitor(rng, warn=said.append)
+    for i in range(20):
+        monitor.look(i, healthy if i % CONFIRMED == CONFIRMED - 1 else agent, replay)
+    assert said == []
+    assert monitor.found == {}
+
+
+def test_rewards_once_seen_are_remembered(rng):
+    """A reward that the ring has overwritten still says how high Q may be."""
+    agent, replay, rows = DDPG(2, 1, CONFIG), ReplayBuffer(8, 2, 1), []
+    monitor = Monitor(rng, write=rows.append)
+    replay.add([0, 0], [0], 100.0, [0, 0], False)
+    monitor.look(0, agent, replay)
+    for _ in range(8):
+        replay.add([0, 0], [0], -1.0, [0, 0], False)
+    monitor.look(1, agent, replay)
+    assert (rows[1]["rew_low"], rows[1]["rew_high"]) == (-1, 100)
+    assert rows[1]["possible_high"] == pytest.approx(100 / (1 - CONFIG.gamma))
+
+
+def test_without_a_listener_the_logger_is_told_and_the_result_has_it(caplog):
+    """An actor that steps far at once is saturated for good."""
+    config = CONFIG.replace(actor_lr=3.0, steps=400, final_init=3e-3)
+    with caplog.at_level(logging.WARNING, logger="minddpg"):
+        result = train("Pendulum-v1", config, diagnose_every=20)
+    assert result.diagnoses[0].name in ("saturated", "dead actor")
+    assert len(caplog.records) == 1
+    assert caplog.records[0].getMessage() == str(result.diagnoses[0])
+
+
+def test_q_is_compared_with_the_return_that_followed(tmp_path):
+    result = train("Pendulum-v1", CONFIG, evaluations=3, out=tmp_path / "run")
+    table = load_table(tmp_path / "run", "evaluations")
+    assert set(table["step"]) == {100, 200, 300}
+    last = {name: column[table["step"] == 300] for name, column in table.items()}
+    assert (last["t"][0], last["t"][-1], len(last["t"])) == (0, 199, 50)
+    np.testing.assert_allclose(last["tail"], 0.99 ** (200 - last["t"]))
+
+    import gymnasium  # the same episode, by hand
+
+    env, agent = gymnasium.make("Pendulum-v1"), result.agent
+    obs, _ = env.reset(seed=10_002)
+    states, acts, rewards, over = [], [], [], False
+    while not over:
+        states.append(obs)
+        acts.append(agent.act(obs))
+        obs, rew, _, over, _ = env.step(2 * acts[-1])
+        rewards.append(float(rew))
+    tail = agent.q(obs[None], agent.act(obs)[None])[0]
+    for t, q, discounted in zip(last["t"].astype(int), last["q"], last["discounted_return"], strict=True):
+        expected = sum(0.99**k * r for k, r in enumerate(rewards[t:])) + 0.99 ** (200 - t) * tail
+        assert discounted == pytest.approx(expected, rel=1e-5)
+        assert q == pytest.approx(agent.q(states[t][None], acts[t][None])[0], rel=1e-5)
+    assert last["return"][0] == pytest.approx(sum(rewards), rel=1e-6)
+
+
+def test_a_terminated_episode_has_no_tail(tmp_path):
+    from test_end_to_end import OneState
+
+    train(lambda: OneState(5, True), CONFIG, evaluations=2, out=tmp_path / "run")
+    table = load_table(tmp_path / "run", "evaluations")
+    assert set(table["tail"]) == {0}
+    np.testing.assert_allclose(table["discounted_return"], (1 - 0.99 ** (5 - table["t"])) / (1 - 0.99))
+    np.testing.assert_array_equal(table["return"], 5)
+
+
+def test_an_environment_that_is_handed_out_twice_is_not_evaluated_in():
+    import gymnasium
+
+    env = gymnasium.make("Pendulum-v1")
+    assert train(lambda: env, CONFIG).steps == 300
+    with pytest.raises(EnvError, match="made the same one twice"):
+        train(lambda: env, CONFIG, evaluations=2)
