@@ -3,19 +3,23 @@
     python scripts/benchmark.py                  floor, update and training
     python scripts/benchmark.py floor update growth flat training matmul     some or all of the sections
     python scripts/benchmark.py --json out.json  the same, also as JSON
+    python scripts/benchmark.py --quick          one shape and few rounds: does it run?
 
 One update: draw a batch, critic step, actor step, both Adams, both Polyak averages, float32. Its floor: the ten
 products between two hidden layers, nearly all of an update's arithmetic, by NumPy's BLAS on one thread; the ratio is
-the median of the rounds', each of which times both. Peers are optional: install torch, stable-baselines3, sbx-rl beside
-minddpg. Each runs in a process of its own, with 1 thread and with all, and they take turns, so that a busy moment meets
-all of them; the better thread count is shown. Medians.
+the median of the rounds', each of which times both. Peers are optional: install torch, stable-baselines3, sbx-rl,
+rltools[mkl] (compiles itself with the system's C++ compiler) beside minddpg. Each runs in a process of its own, with 1
+thread and with all, and they take turns, so that a busy moment meets all of them; the better thread count is shown.
+RLtools has no DDPG: its figure is a part of its TD3's (see rltools below). Medians.
 """
 # ruff: noqa: E402
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -38,8 +42,9 @@ SHAPES = (  # hidden, batch, obs, act
     ((256, 256), 256, 17, 6),
 )
 SECTIONS = ("floor", "update", "growth", "flat", "training", "matmul")
-NEEDS = {"minddpg": "minddpg", "torch": "torch", "sb3": "stable_baselines3", "sbx": "sbx"}
-NAMES = {"torch": "plain PyTorch", "sb3": "Stable-Baselines3", "sbx": "SBX"}
+NEEDS = {"minddpg": "minddpg", "torch": "torch", "sb3": "stable_baselines3", "sbx": "sbx", "rltools": "rltools"}
+NAMES = {"torch": "plain PyTorch", "sb3": "Stable-Baselines3", "sbx": "SBX", "rltools": "RLtools (C++)"}
+NOTES = {"rltools": " (10/17 of an update of its TD3)"}
 STORED = 5000  # transitions in the replay
 STEPS = 20_000  # of a training run
 
@@ -125,25 +130,36 @@ def torch(hidden, batch, obs_dim, act_dim):
     return update
 
 
-def stable(module, hidden, batch, obs_dim, act_dim, **more):
-    """A model of Stable-Baselines3's interface with a full replay."""
+def environment(obs_dim, act_dim):
+    """One that plays the stored transitions back, whatever one does; as cheap as can be."""
     import gymnasium
-    from stable_baselines3.common.logger import Logger
+    from gymnasium.envs.registration import EnvSpec
 
-    class Still(gymnasium.Env):
-        """Spaces and nothing else."""
+    _, _, rewards, observations = transitions(obs_dim, act_dim)
+    rewards = rewards.tolist()
+    played = itertools.cycle([(obs, rew, False, False, {}) for obs, rew in zip(observations, rewards, strict=True)])
 
+    class Played(gymnasium.Env):
         observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32)
         action_space = gymnasium.spaces.Box(-1, 1, (act_dim,), np.float32)
+        spec = EnvSpec("Played-v0", max_episode_steps=1000)
 
         def reset(self, *, seed=None, options=None):
-            return np.zeros(obs_dim, np.float32), {}
+            return observations[0], {}
 
         def step(self, action):
-            return np.zeros(obs_dim, np.float32), 0.0, False, False, {}
+            return next(played)
 
+    return Played()
+
+
+def stable(module, hidden, batch, obs_dim, act_dim, **more):
+    """A model of Stable-Baselines3's interface with a full replay."""
+    from stable_baselines3.common.logger import Logger
+
+    env = environment(obs_dim, act_dim)
     policy = {"net_arch": list(hidden), **more}
-    model = module.DDPG("MlpPolicy", Still(), batch_size=batch, buffer_size=STORED, policy_kwargs=policy)
+    model = module.DDPG("MlpPolicy", env, batch_size=batch, buffer_size=STORED, policy_kwargs=policy)
     model.set_logger(Logger(None, []))
     for obs, act, rew, next_obs in zip(*transitions(obs_dim, act_dim), strict=True):
         model.replay_buffer.add(obs[None], next_obs[None], act[None], np.array([rew]), np.array([False]), [{}])
@@ -164,6 +180,49 @@ def sbx(*shape):
     return stable(sbx, *shape)
 
 
+def rltools(hidden, batch, obs_dim, act_dim):
+    """RLtools' TD3, the actor and all targets trained at every step, one batch for all; compiled on first use.
+
+    A step of it also acts and steps the environment: `aside`, the median of the first 100 steps of new states, which it
+    makes without training, is subtracted. What is left is scaled by `share`, DDPG's part of the products between hidden
+    layers, 10 of 17: RLtools 2.2 makes 5 for the actor, and 6 for each of two critics: forward, to inputs, to weights,
+    and 3 for the target (actor, both critics), which it computes for each critic anew.
+    """
+    if len(set(hidden)) > 1:
+        raise ValueError("one width for all hidden layers only")
+    if sys.platform == "linux" and platform.machine() == "x86_64" and not has("mkl", "mkl-include"):
+        raise ValueError("without MKL it is some twenty times slower: install rltools[mkl]")
+    import rltools
+
+    module = rltools.TD3(
+        lambda: environment(obs_dim, act_dim),
+        interface_name=f"minddpg_{hidden[0]}_{len(hidden)}_{batch}_{obs_dim}_{act_dim}",  # of its cache
+        enable_evaluation=False,
+        ACTOR_BATCH_SIZE=batch,
+        CRITIC_BATCH_SIZE=batch,
+        ACTOR_HIDDEN_DIM=hidden[0],
+        CRITIC_HIDDEN_DIM=hidden[0],
+        ACTOR_NUM_LAYERS=len(hidden) + 1,  # with the output layer
+        CRITIC_NUM_LAYERS=len(hidden) + 1,
+        ACTOR_TRAINING_INTERVAL=1,
+        CRITIC_TRAINING_INTERVAL=1,
+        ACTOR_TARGET_UPDATE_INTERVAL=1,
+        CRITIC_TARGET_UPDATE_INTERVAL=1,
+        N_WARMUP_STEPS=0,  # of random actions; training starts after 100 in any case
+        REPLAY_BUFFER_CAP=STORED,
+    )
+    times = []
+    for seed in range(5):
+        state = module.State(seed)
+        for _ in range(100):
+            started = time.perf_counter()
+            state.step()
+            times.append(time.perf_counter() - started)
+    update = lambda: state.step()  # noqa: E731
+    update.aside, update.share = statistics.median(times), 10 / 17
+    return update
+
+
 # --- processes that take turns ----------------------------------------------------------------------------------------
 
 
@@ -180,20 +239,32 @@ class Candidate:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        self.ready = self.process.stdout.readline().strip() == "ready"
+        line = self.answer()
+        self.trouble = None if line == "ready" else line
+
+    def answer(self):
+        """The process's next line: "ready", seconds, or what went wrong."""
+        return self.process.stdout.readline().strip() or "its process ended early"
 
     def go(self, seconds):
         """Time updates for about this long; keeps the median of one."""
-        if self.ready:
+        if self.trouble:
+            return
+        with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(f"{seconds}\n")
             self.process.stdin.flush()
-            self.times.append(float(self.process.stdout.readline()))
+        line = self.answer()
+        try:
+            self.times.append(float(line))
+        except ValueError:
+            self.trouble = line
 
     def close(self):
-        """-> median seconds of an update, None where it never got going"""
-        self.process.stdin.close()
+        """-> median seconds of an update, None where it did not get to the end"""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
-        return statistics.median(self.times) if self.times else None
+        return None if self.trouble else statistics.median(self.times)
 
 
 def worker(name, hidden, batch, obs_dim, act_dim):
@@ -201,40 +272,58 @@ def worker(name, hidden, batch, obs_dim, act_dim):
     threads = int(os.environ["BENCHMARK_THREADS"])
     if hasattr(os, "sched_setaffinity") and threads == 1:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # JAX takes as many threads as there are CPUs
-    if NEEDS[name] in ("torch", "stable_baselines3"):
-        import torch
+    lines = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a library's own words are no answers
+    try:
+        if NEEDS[name] in ("torch", "stable_baselines3"):
+            import torch
 
-        torch.set_num_threads(threads)
-    update = globals()[name](hidden, batch, obs_dim, act_dim)
-    for _ in range(30):
-        update()
-    print("ready", flush=True)
+            torch.set_num_threads(threads)
+        update = globals()[name](hidden, batch, obs_dim, act_dim)
+        for _ in range(30):
+            update()
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}".splitlines()[0], file=lines)
+        return
+    print("ready", file=lines)
     for line in sys.stdin:
         times, end = [], time.perf_counter() + float(line)
         while time.perf_counter() < end or len(times) < 5:
             started = time.perf_counter()
             update()
             times.append(time.perf_counter() - started)
-        print(statistics.median(times), flush=True)
+        if threads > 1:
+            time.sleep(0.25)  # OpenMP's threads spin for 0.2 s after the last product, and would into another's turn
+        print((statistics.median(times) - getattr(update, "aside", 0)) * getattr(update, "share", 1), file=lines)
 
 
 def race(shape, names, rounds, seconds):
-    """Median seconds of an update by name, at the better thread count.    -> {name: (seconds, threads)}"""
+    """Median seconds of an update by name, at the better thread count.
+
+    -> {name: (seconds, threads)}, {name: what went wrong}
+    """
     counts = [1, os.cpu_count()] if (os.cpu_count() or 1) > 1 else [1]
     # minddpg has one thread by design
     runners = [Candidate(name, shape, n) for name in names for n in (counts[:1] if name == "minddpg" else counts)]
     for _ in range(rounds):
         for runner in runners:
             runner.go(seconds)
-    best = {}
+    best, troubles = {}, {}
     for runner in runners:
         median = runner.close()
-        if median is not None and (runner.name not in best or median < best[runner.name][0]):
+        if median is None:
+            troubles[runner.name] = runner.trouble
+        elif runner.name not in best or median < best[runner.name][0]:
             best[runner.name] = (median, runner.threads)
-    return best
+    return best, {name: trouble for name, trouble in troubles.items() if name not in best}
 
 
 # --- sections ---------------------------------------------------------------------------------------------------------
+
+
+def some(cases, quick):
+    """All of them, or the first."""
+    return cases[:1] if quick else cases
 
 
 def beside_floor(shape, rounds):
@@ -256,48 +345,53 @@ def beside_floor(shape, rounds):
     return float(np.median(ours)), float(np.median(least)), float(np.median(acts)) / 20, float(np.median(ours / least))
 
 
-def floor_section(installed):
+def floor_section(installed, quick):
     """One update beside its floor, and the policy for one observation, the call from Python included."""
     rows = []
-    for shape in SHAPES:
-        ours, least, act, ratio = beside_floor(shape, 300)
+    for shape in some(SHAPES, quick):
+        ours, least, act, ratio = beside_floor(shape, 20 if quick else 300)
         print(f"{shape_text(shape)}: {1e3 * ours:.3f} ms, floor {1e3 * least:.3f} ms, {ratio:.2f} x; "
               f"act {1e6 * act:.1f} us", flush=True)  # fmt: skip
         rows.append({"shape": shape, "seconds": ours, "floor": least, "ratio": ratio, "act": act})
     return rows
 
 
-def update_section(installed):
+def update_section(installed, quick):
     """One update, all candidates."""
     rows = []
-    for shape in SHAPES:
-        best = race(shape, installed, rounds=9, seconds=0.4)
+    for shape in some(SHAPES, quick):
+        best, troubles = race(shape, installed, rounds=1 if quick else 9, seconds=0.05 if quick else 0.4)
+        if "minddpg" in troubles:
+            raise SystemExit(f"minddpg: {troubles['minddpg']}")
         ours = best["minddpg"][0]
         print(f"{shape_text(shape)}: minddpg {1e3 * ours:.3f} ms", flush=True)
         for name, (seconds, threads) in best.items():
             if name != "minddpg":
                 print(f"    {NAMES[name]:<18} {1e3 * seconds:8.3f} ms, {threads} thread{'s' * (threads > 1)}: "
-                      f"{seconds / ours:.2f} x as long")  # fmt: skip
-        rows.append({"shape": shape, "update": {name: {"seconds": s, "threads": n} for name, (s, n) in best.items()}})
+                      f"{seconds / ours:.2f} x as long{NOTES.get(name, '')}", flush=True)  # fmt: skip
+        for name, trouble in troubles.items():
+            print(f"    {NAMES[name]:<18} not measured: {trouble}", flush=True)
+        update = {name: {"seconds": s, "threads": n} for name, (s, n) in best.items()}
+        rows.append({"shape": shape, "update": update, "not measured": troubles})
     return rows
 
 
-def growth_section(installed):
+def growth_section(installed, quick):
     """How an update grows with batch and width, beside its floor."""
     rows = []
     cases = [((256, 256), n, 3, 1) for n in (32, 64, 128, 256, 512, 1024)]
     cases += [((n, n), 256, 3, 1) for n in (32, 64, 128, 256, 512)]
-    for shape in cases:
-        ours, least, _, ratio = beside_floor(shape, 60)
+    for shape in some(cases, quick):
+        ours, least, _, ratio = beside_floor(shape, 20 if quick else 60)
         print(f"{shape_text(shape)}: {1e3 * ours:8.3f} ms, floor {1e3 * least:8.3f} ms, {ratio:.2f} x", flush=True)
         rows.append({"shape": shape, "seconds": ours, "floor": least, "ratio": ratio})
     return rows
 
 
-def flat_section(installed):
+def flat_section(installed, quick):
     """5,000 updates from one replay: the time of one must not grow (denormal numbers in Adam would make it)."""
     update, rows = minddpg((64, 64), 64, 3, 1), []
-    for start in range(0, 5000, 500):
+    for start in some(range(0, 5000, 500), quick):
         times = []
         for _ in range(500):
             started = time.perf_counter()
@@ -327,56 +421,70 @@ model.learn({steps})
 }
 
 
-def training_section(installed):
+def training_section(installed, quick):
     """Whole processes on Pendulum-v1, environment and imports included: same network, batch, one update per step."""
-    rows = []
-    for hidden, batch in (((64, 64), 64), ((256, 256), 256)):
+    rows, steps = [], 1500 if quick else STEPS
+    for hidden, batch in some((((64, 64), 64), ((256, 256), 256)), quick):
         for name in (name for name in TRAINING if name in installed):
             best = None
             for threads in [1] if name == "minddpg" else [1, os.cpu_count()]:
                 text = TRAINING[name].format(
-                    hidden=",".join(map(str, hidden)), batch=batch, steps=STEPS, threads=threads
+                    hidden=",".join(map(str, hidden)), batch=batch, steps=steps, threads=threads
                 )
                 if name == "minddpg" and not rows:
                     subprocess.run([sys.executable, "-c", "from minddpg.ddpg import warmup; warmup()"], check=True)
                 started = time.perf_counter()
-                subprocess.run([sys.executable, "-c", text], check=True)
+                if subprocess.run([sys.executable, "-c", text], check=name == "minddpg").returncode:
+                    continue  # it has said why
                 seconds = time.perf_counter() - started
                 if best is None or seconds < best[0]:
                     best = seconds, threads
+            if best is None:
+                print(f"{shape_text((hidden, batch))}: {NAMES[name]} not measured: see above", flush=True)
+                continue
             rows.append({"hidden": hidden, "batch": batch, "name": name, "seconds": best[0], "threads": best[1]})
-            print(f"{shape_text((hidden, batch))}: {NAMES.get(name, name)} {best[0]:.1f} s for {STEPS:,} steps, "
-                  f"{STEPS / best[0]:,.0f} steps/s, {best[1]} thread{'s' * (best[1] > 1)}", flush=True)  # fmt: skip
+            print(f"{shape_text((hidden, batch))}: {NAMES.get(name, name)} {best[0]:.1f} s for {steps:,} steps, "
+                  f"{steps / best[0]:,.0f} steps/s, {best[1]} thread{'s' * (best[1] > 1)}", flush=True)  # fmt: skip
     return rows
 
 
-def matmul_section(installed):
-    """Our product against NumPy's BLAS on one thread, called from compiled code many times."""
+def matmul_section(installed, quick):
+    """Our three products against NumPy's BLAS on one thread, many in a row: ours from compiled code, NumPy's not."""
     import numba
 
-    from minddpg.matmul import matmul
+    from minddpg.matmul import matmul, matmul_left_transposed, matmul_right_transposed
 
-    @numba.njit
-    def ours(a, b, out, times):
-        for _ in range(times):
-            matmul(a, b, out)
-
-    rows = []
-    for m, k, n in ((64, 64, 64), (128, 128, 128), (256, 256, 256), (100, 256, 256), (64, 400, 300), (256, 4, 256)):
-        a, b = np.ones((m, k), "f4"), np.ones((k, n), "f4")
-        out, times = np.zeros((m, n), "f4"), max(3, int(2e7 / (m * k * n)))
-        ours(a, b, out, 1)
-        pairs = []
-        for _ in range(15):
-            t0 = time.perf_counter()
-            ours(a, b, out, times)
-            t1 = time.perf_counter()
+    def repeated(product):
+        @numba.njit
+        def ours(a, b, out, times):
             for _ in range(times):
-                np.matmul(a, b, out=out)
-            pairs.append(((t1 - t0) / times, (time.perf_counter() - t1) / times))
-        mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-        print(f"{m} x {k} x {n}: {1e6 * mine:7.1f} us, BLAS {1e6 * theirs:7.1f} us, {theirs / mine:.2f} x its speed")
-        rows.append({"shape": (m, k, n), "seconds": mine, "blas": theirs})
+                product(a, b, out)
+
+        return ours
+
+    shapes = (64, 64, 64), (128, 128, 128), (256, 256, 256), (100, 256, 256), (64, 400, 300), (256, 4, 256)
+    products = {"a @ b": matmul, "a.T @ b": matmul_left_transposed, "a @ b.T": matmul_right_transposed}
+    rows = []
+    for text, product in products.items():
+        ours = repeated(product)
+        for m, k, n in some(shapes, quick):
+            a = np.ones((k, m) if "a.T" in text else (m, k), "f4")
+            b = np.ones((n, k) if "b.T" in text else (k, n), "f4")
+            x, y = a.T if "a.T" in text else a, b.T if "b.T" in text else b
+            out, times = np.zeros((m, n), "f4"), max(3, int(2e7 / (m * k * n)))
+            ours(a, b, out, 1)
+            pairs = []
+            for _ in range(3 if quick else 15):
+                t0 = time.perf_counter()
+                ours(a, b, out, times)
+                t1 = time.perf_counter()
+                for _ in range(times):
+                    np.matmul(x, y, out=out)
+                pairs.append(((t1 - t0) / times, (time.perf_counter() - t1) / times))
+            mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
+            print(f"{text:<7} {m} x {k} x {n}: {1e6 * mine:7.1f} us, BLAS {1e6 * theirs:7.1f} us, "
+                  f"{theirs / mine:.2f} x its speed", flush=True)  # fmt: skip
+            rows.append({"product": text, "shape": (m, k, n), "seconds": mine, "blas": theirs})
     return rows
 
 
@@ -386,6 +494,14 @@ def shape_text(shape):
     return f"{'-'.join(map(str, hidden))}, batch {batch}" + (f", ({dims[0]}, {dims[1]})" if dims else "")
 
 
+def has(*packages):
+    """Are they all installed?"""
+    try:
+        return all(map(version, packages))
+    except PackageNotFoundError:
+        return False
+
+
 def describe():
     """Versions and machine kind."""
     found = {"python": platform.python_version(), "cpus": os.cpu_count()}
@@ -393,11 +509,10 @@ def describe():
     names = [line.split(":")[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")] \
         if cpu.exists() else [platform.processor()]  # fmt: skip
     found["cpu"] = names[0] if names else platform.machine()
-    for package in ("minddpg", "numpy", "numba", "gymnasium", "torch", "stable_baselines3", "sbx-rl", "jax"):
-        try:
+    for package in ("minddpg", "numpy", "numba", "gymnasium", "torch", "stable_baselines3", "sbx-rl", "jax",
+                    "rltools", "mkl"):  # fmt: skip
+        if has(package):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -408,6 +523,7 @@ def main():
         "sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; default: floor update training"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    parser.add_argument("--quick", action="store_true", help="one shape and few rounds")
     parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -424,7 +540,7 @@ def main():
         print(f"not installed, so not measured: {', '.join(missing)}")
     for section in args.sections or ("floor", "update", "training"):
         print(f"\n{globals()[f'{section}_section'].__doc__}")
-        result[section] = globals()[f"{section}_section"](installed)
+        result[section] = globals()[f"{section}_section"](installed, args.quick)
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n")
 
