@@ -12,6 +12,7 @@ from conftest import JIT, clean_environment
 
 import minddpg
 from minddpg import Config, checkpoint, cli
+from minddpg.gradflow import trace
 
 SHORT = ["--steps", "450", "--hidden-sizes", "4", "--batch-size", "8", "--learning-starts", "40", "--episodes", "2"]
 
@@ -68,6 +69,18 @@ def test_default_directories_are_numbered(capsys, tmp_path):
         ([], "required: COMMAND"),
         (["fly"], "fly"),
         (["gradcheck", "nowhere"], "nowhere is not a run directory"),
+        (["gradflow", "nowhere"], "nowhere is not a run directory"),
+        (["gradflow", "nowhere", "--obs-dim", "4"], "--obs-dim is for a fresh agent; leave out DIR or the flag"),
+        (["gradflow", "--report", "x.html"], "--report is of a run; name its DIR"),
+        (["gradflow", "--plot", "x.bmp"], "x.bmp must end in .png or .svg"),
+        (["gradflow", "--plot", "no/such/x.png"], "no/such is not a directory; make it first"),
+        (["gradflow", "--picture", "action"], "add --plot FILE"),
+        (["gradflow", "--picture", "history", "--plot", "x.png"], "name its DIR"),
+        (["gradflow", "--batch-size", "0"], "0 is too few"),
+        (["plot"], "required: DIR"),
+        (["plot", "nowhere"], "nowhere"),
+        (["plot", "a", "b", "--out", "x.png"], "--out names one file"),
+        (["train", "--diagnose-every", "-1"], "0 or more"),
         (["gradcheck", "runs/x", "--obs-dim", "4"], "--obs-dim is for a fresh agent; leave out DIR or the flag"),
         (["gradcheck", "--planted", "--hidden-sizes", "4"], "--hidden-sizes is for a fresh agent"),
         (["gradcheck", "--planted", "runs/x"], "leave DIR out"),
@@ -405,3 +418,78 @@ def test_gradcheck_planted(capsys, monkeypatch):
         **missed._asdict(), "bug": "harmless", "caught": False, "by_differences": False, "by_structure": False,
         "hint": "", "broken": "", "usual": "pass", "wrong_with_small_weights": False,
     }  # fmt: skip
+
+
+def test_gradflow_of_a_fresh_agent_and_of_a_run(capsys, tmp_path):
+    status, out, err = run(capsys, "gradflow", "--hidden-sizes", "8,8", "--action-layer", "1", "--act-dim", "2")
+    assert status == 0, err
+    assert "a fresh agent, seed 0; random transitions, batch of 32" in out
+    assert "10  mean Q(s, mu(s)) rises" in out
+    assert "(d) Jacobian" in out
+    assert out.rstrip().endswith("nothing is visibly wrong")
+
+    status, _, err = run(capsys, "train", *SHORT, "--out", "run", "--quiet", "--diagnose-every", "50")
+    assert status == 0, err
+    status, out, err = run(capsys, "gradflow", "run", "--batch-size", "16", "--json")
+    assert status == 0, err
+    assert "run: Pendulum-v1, 410 updates; transitions it learnt from, batch of 16" in err
+    record = json.loads(out)
+    expected = trace(minddpg.load("run"), checkpoint.load_batch("run", 16, 0), rewards=checkpoint.reward_range("run"))
+    assert record["hops"] == json.loads(expected.to_json())["hops"]
+    assert record["statistics"]["rew_low"] == checkpoint.reward_range("run")[0] < -5
+
+
+def test_what_was_seen_while_training_is_said_as_it_happens_and_at_the_end(capsys):
+    argv = ["train", *SHORT, "--actor-lr", "3", "--diagnose-every", "20", "--quiet", "--out", "run"]
+    status, out, err = run(capsys, *argv)
+    assert status == 0
+    assert err.count("minddpg: warning: ") == 1
+    warning = err.split("minddpg: warning: ")[1].splitlines()[0]
+    assert f"seen while training: {warning}" in out
+
+
+@pytest.mark.parametrize(
+    "argv", [["gradflow", "--plot", "x.png"], ["plot", "run"], ["gradflow", "run", "--report", "x.html"]]
+)
+def test_a_missing_extra_is_named_and_nothing_is_written(capsys, monkeypatch, tmp_path, argv):
+    status, _, err = run(capsys, "train", *SHORT, "--out", "run", "--quiet")
+    assert status == 0, err
+    before = sorted(tmp_path.rglob("*"))
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    status, out, err = run(capsys, *argv)
+    assert status == 2
+    assert err.splitlines()[-1] == (
+        "minddpg: error: pictures need the extra plot; from a checkout: pip install '.[plot]'"
+    )
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("picture", ["flow", "history", "action", "policy"])
+def test_each_picture_is_drawn(capsys, tmp_path, picture):
+    pytest.importorskip("matplotlib")
+    status, _, err = run(capsys, "train", *SHORT, "--out", "run", "--quiet", "--diagnose-every", "50")
+    assert status == 0, err
+    status, out, err = run(capsys, "gradflow", "run", "--plot", "x.svg", "--picture", picture)
+    assert status == 0, err
+    assert "picture: x.svg" in out
+    assert (tmp_path / "x.svg").read_text().count("<path") > 20
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_pages_and_reports(capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    for name in ("a", "b"):
+        status, _, err = run(capsys, "train", *SHORT, "--out", name, "--quiet", "--diagnose-every", "50")
+        assert status == 0, err
+    status, out, err = run(capsys, "plot", "a", "b")
+    assert (status, out) == (0, "a: a/run.png\nb: b/run.png\n"), err
+    status, _, err = run(capsys, "plot", "a", "--out", "page.svg")
+    assert status == 0, err
+    assert (tmp_path / "b" / "run.png").read_bytes()[:4] == b"\x89PNG"
+    assert "Pendulum-v1" in (tmp_path / "page.svg").read_text()
+    status, out, err = run(capsys, "gradflow", "a", "--report", "report.html")
+    assert status == 0, err
+    assert "report: report.html; open it in a browser" in out
+    assert "</html>" in (tmp_path / "report.html").read_text()

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from conftest import clean_environment
 
-from minddpg import Config
+from minddpg import Config, cli
+from minddpg.gradcheck.planted import BUGS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -70,3 +71,37 @@ def test_what_the_readme_shows_of_a_check_is_what_is_printed():
     assert len(shown) == 7
     for line in shown:
         assert line == "..." or line in result.stdout.splitlines(), line
+
+
+def _numbers(line):
+    return [float(word) for word in re.findall(r"-?\d+\.?\d*(?:e-?\d+)?", line)]
+
+
+def test_what_the_readme_shows_of_a_trace_is_what_is_printed(capsys):
+    assert cli.main(["gradflow"]) == 0
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    shown = re.search(r"```\n(    tensor  .*?)```", README, re.S).group(1).rstrip().splitlines()
+    assert len(shown) == 22
+    for line in (line for line in shown if line != "..."):
+        # Another CPU sums in another order, so the last digit may differ, and with it a width.
+        same = [p for p in printed if p.split()[:1] == line.split()[:1] and len(_numbers(p)) == len(_numbers(line))]
+        assert any(np.allclose(_numbers(p), _numbers(line), rtol=0.02, atol=1e-12) for p in same), line
+
+
+def test_the_checks_the_readme_names_are_made(capsys):
+    assert cli.main(["gradcheck", "--hidden-sizes", "4", "--batch-size", "4", "--mode", "directions"]) == 0
+    output = capsys.readouterr().out
+    questions = README.split("### What people ask")[1].split("\n## ")[0]
+    assert len(re.findall(r"^\| \d+\. ", questions, re.M)) == 15
+    quoted = [
+        text
+        for line in questions.splitlines()
+        if "minddpg gradcheck`" in line
+        for text in re.findall('"([^"]+)"', line)
+    ]
+    assert len(quoted) == 7
+    for text in quoted:
+        assert f"holds   {text}" in output, text
+    bugs = re.findall(r'gradcheck --planted`: "([^"]+)"', questions)
+    assert len(bugs) == 1
+    assert all(any(bug in planted.name for planted in BUGS) for bug in bugs)
