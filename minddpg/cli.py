@@ -430,10 +430,12 @@ def _gradflow(args: argparse.Namespace) -> int:
     for path in filter(None, (args.plot, args.report)):
         _check_parent(path)
 
-    from .gradflow.canvas import check_path
+    from .gradflow.canvas import check_path, require_matplotlib
 
     if args.plot is not None:
         check_path(args.plot)
+    if args.plot is not None or args.report is not None:
+        require_matplotlib()
     agent, batch, what = _agent_and_batch(args, "DIR")
 
     from .checkpoint import reward_range
@@ -481,7 +483,10 @@ def _plot(args: argparse.Namespace) -> int:
     if args.out is not None and len(args.directories) > 1:
         _fail("--out names one file; leave it out for more than one DIR (each gets its run.png)")
 
-    from .gradflow.canvas import check_path, save
+    from .gradflow.canvas import check_path, require_matplotlib, save
+
+    require_matplotlib()
+
     from .gradflow.pictures import run_figure
 
     for directory in args.directories:

@@ -458,7 +458,7 @@ def test_a_missing_extra_is_named_and_nothing_is_written(capsys, monkeypatch, tm
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    status, out, err = run(capsys, *argv)
+    status, _, err = run(capsys, *argv)
     assert status == 2
     assert err.splitlines()[-1] == (
         "minddpg: error: pictures need the extra plot; from a checkout: pip install '.[plot]'"

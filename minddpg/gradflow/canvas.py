@@ -34,13 +34,20 @@ class PlotError(RuntimeError):
     """A picture that cannot be drawn or written; the message is one line."""
 
 
+def require_matplotlib() -> None:
+    """Raises PlotError where it is missing."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise PlotError("pictures need the extra plot; from a checkout: pip install '.[plot]'") from None
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """minddpg's style while drawing, and the caller's again behind. Raises PlotError where matplotlib is missing."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise PlotError("pictures need the extra plot; from a checkout: pip install '.[plot]'") from None
+    require_matplotlib()
+    import matplotlib
+
     with matplotlib.rc_context(STYLE):
         yield
 

@@ -66,12 +66,12 @@ class Hop:
     @property
     def low(self) -> float:
         """Smallest element."""
-        return float(self.array.min())
+        return float(self.array.min()) + 0.0  # no -0
 
     @property
     def high(self) -> float:
         """Largest element."""
-        return float(self.array.max())
+        return float(self.array.max()) + 0.0
 
     @property
     def zeros(self) -> float:
