@@ -93,9 +93,9 @@ def slope_text(act_rms: float) -> str:
     return f"mean {max(0.0, 1 - act_rms**2):.2g}"
 
 
-def title_text(updates: int, n: int) -> str:
+def title_text(updates: float, n: int) -> str:
     """The picture's heading."""
-    return f"The gradient's way into the actor: after {updates:,} updates, N = {n} samples"
+    return f"The gradient's way into the actor: after {updates:,.0f} updates, N = {n} samples"
 
 
 def shape_text(hop: Hop) -> str:
