@@ -1,0 +1,561 @@
+"""The pictures: how dQ/da travels while training, what a critic says of actions and states, a run on one page.
+
+    history_figure(load_table(run, "gradients"))      where on its way the gradient shrinks, and when
+    action_figure(load(run), load_transitions(run))   Q over the action, its slope at mu(s), before and after an update
+    policy_figure(load(run))                          Pendulum only: torque, dQ/da and Q over all states
+    run_figure(run)                                   learning curve, Q against returns, health of the gradient
+
+Each is a matplotlib Figure; canvas.save writes it. Nothing is derived here: every number is a column of a run's tables,
+or comes from the functions that train.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..checkpoint import RunInfo, load_info, load_table
+from ..ddpg import DDPG
+from ..jit import FloatArray
+from ..networks import Network, actor_forward, backward_to_action, critic_forward
+from ..replay import Batch
+from .canvas import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, PlotError, new_figure, style
+from .diagnosis import SATURATED
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Table = Mapping[str, npt.NDArray[np.float64]]
+
+LINES = (BLUE, ORANGE, GREEN, RED, SKY, PINK, BLACK)
+STEPS = "environment steps"
+RULE_OF_THUMB = 1e-3  # of Adam's step over the weights: much more is restless, much less learns nothing
+
+
+# --- the gradient's way over training ---------------------------------------------------------------------------------
+
+
+@style()
+def history_figure(gradients: Table) -> Figure:
+    """How large the gradient is at every array from dQ to the first actor weight, over training.
+
+    gradients: load_table(directory, "gradients"). Top: RMS of each array, as a map over all looks, and at the last look
+    as a waterfall, with the factor of every hop. Bottom: Adam's step as a share of each layer's weights. Raises
+    PlotError where there was no look.
+    """
+    names = gradient_way(gradients)
+    rms = np.array([gradients[f"rms.{name}"] for name in names])
+    if rms.size == 0:
+        raise PlotError("no look at the gradient was written; train longer, or with a smaller --diagnose-every")
+    figure = new_figure(11, 5 + 0.25 * len(names))
+    grid = figure.add_gridspec(2, 1, height_ratios=(0.25 * len(names) + 0.6, 2.4))
+    top, bottom = grid[0].subgridspec(1, 2, width_ratios=(3, 2)), grid[1].subgridspec(1, 2)
+    figure.suptitle("The way of the gradient: from dQ back to the actor's first weight", fontweight="bold")
+    heat, fall = figure.add_subplot(top[0]), figure.add_subplot(top[1])
+    _heat_map(heat, gradients["step"], names, rms)
+    _waterfall(fall, names, rms[:, 0], rms[:, -1])
+    for axes in (heat, fall):
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.axhline(names.index("dact") + 0.5, color=BLACK, linewidth=1)
+    actor = figure.add_subplot(bottom[0])
+    _step_shares(actor, gradients, "actor")
+    _step_shares(figure.add_subplot(bottom[1], sharey=actor), gradients, "critic")
+    return figure
+
+
+def gradient_way(gradients: Table) -> list[str]:
+    """The arrays from dq to actor.0.dweight by name, in the order the gradient passes them; none for no table."""
+    names = [column.removeprefix("rms.") for column in gradients if column.startswith("rms.")]
+    return [name for name in names if name in ("dq", "dact", "actor.0.dweight") or name.split(".")[-1] in ("dh", "dz")]
+
+
+def _heat_map(axes: Axes, steps: FloatArray, names: Sequence[str], rms: FloatArray) -> None:
+    from matplotlib.colors import Normalize
+    from matplotlib.patches import Patch
+
+    passes = np.isfinite(rms) & (rms > 0)
+    shown = np.ma.masked_array(np.log10(np.where(passes, rms, 1)), ~passes)
+    low, high = (shown.min(), shown.max()) if passes.any() else (-1, 0)
+    norm = Normalize(low, high if high > low else low + 1)
+    mesh = axes.pcolormesh(
+        _edges(steps), np.arange(len(names) + 1) - 0.5, shown, cmap="cividis", norm=norm, rasterized=True
+    )
+    axes.figure.colorbar(mesh, ax=axes, label="log10 RMS of d(loss)/d(array)", pad=0.02)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel=STEPS, ylabel="passed from top to bottom")
+    _count_in_thousands(axes)
+    handles = []
+    if not passes.all():  # masked cells let the ground shine through
+        axes.patch.set(facecolor="#dddddd", edgecolor=GREY, hatch="////", linewidth=0)
+        what = "exactly 0: nothing passes" if np.isfinite(rms).all() else "0, or not a finite number"
+        handles.append(Patch(facecolor="#dddddd", edgecolor=GREY, hatch="////", linewidth=0, label=what))
+    _head(axes, "RMS at each array, over training", handles)
+
+
+def _edges(steps: FloatArray) -> FloatArray:
+    """Where the cells around these steps end: half-way to the next."""
+    if len(steps) == 1:
+        return np.array([steps[0] - 0.5, steps[0] + 0.5])
+    middle = (steps[1:] + steps[:-1]) / 2
+    return np.concatenate([[2 * steps[0] - middle[0]], middle, [2 * steps[-1] - middle[-1]]])
+
+
+def _waterfall(axes: Axes, names: Sequence[str], first: FloatArray, last: FloatArray) -> None:
+    """A bar per hop, from the RMS before it to the RMS behind it."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    rows = np.arange(len(names))
+    both = np.concatenate([first, last])
+    positive = both[np.isfinite(both) & (both > 0)]
+    low, high = (positive.min() / 3, positive.max() * 3) if positive.size else (0.1, 1.0)
+    for row in range(1, len(names)):
+        before, behind = last[row - 1], last[row]
+        if before > 0:
+            axes.plot(
+                [before, max(behind, low)], [row, row], color=RED if behind < before else BLUE, linewidth=7,
+                solid_capstyle="butt", alpha=0.75,
+            )  # fmt: skip
+    axes.plot(first, rows, "o", color=GREY, markerfacecolor="white", markersize=4)
+    axes.plot(last, rows, "o", color=BLACK, markersize=4)
+    nothing = rows[~(last > 0)]
+    axes.set_xscale("log", nonpositive="mask")
+    axes.set_xlim(low, high)
+    axes.yaxis.tick_right()
+    axes.yaxis.set_label_position("right")
+    axes.set_yticks(rows, ["", *(_factor(last[row - 1], last[row]) for row in rows[1:])])
+    axes.set(xlabel="RMS of d(loss)/d(array)", ylabel="factor of the hop")
+    handles = [
+        Patch(color=RED, alpha=0.75, label="shrinks"),
+        Patch(color=BLUE, alpha=0.75, label="grows"),
+        Line2D([], [], color=BLACK, marker="o", markersize=4, linestyle="", label="last"),
+        Line2D([], [], color=GREY, marker="o", markerfacecolor="white", markersize=4, linestyle="", label="first look"),
+    ]
+    if len(nothing):
+        axes.plot(np.full(len(nothing), low), nothing, "x", color=BLACK, clip_on=False, zorder=5)
+        handles.append(Line2D([], [], color=BLACK, marker="x", linestyle="", label="0"))
+    _head(axes, "The last look, hop by hop", handles, columns=5)
+
+
+def _factor(before: float, behind: float) -> str:
+    return f"x {behind / before:.2g}" if before > 0 else ""
+
+
+def _step_shares(axes: Axes, gradients: Table, network: str) -> None:
+    shares = _layers(gradients, network, "step_share")
+    for layer, share in enumerate(shares):
+        _line(axes, gradients["step"], share, layer, label=f"layer {layer}")
+    axes.axhline(RULE_OF_THUMB, color=GREY, linestyle=":", label=f"{RULE_OF_THUMB:g}: rule of thumb")
+    _log_scale(axes)
+    _over_steps(axes, f"Adam's step in the {network}", "|step| / |weights|")
+
+
+def _layers(gradients: Table, network: str, quantity: str) -> list[FloatArray]:
+    found: list[FloatArray] = []
+    while (column := f"{network}.{len(found)}.{quantity}") in gradients:
+        found.append(gradients[column])
+    return found
+
+
+# --- Q over the action ------------------------------------------------------------------------------------------------
+
+
+class Judged(NamedTuple):
+    """act = mu(s) (N, act_dim), q = Q(s, mu(s)) (N,), dq_dact there (N, act_dim)."""
+
+    act: FloatArray
+    q: FloatArray
+    dq_dact: FloatArray
+
+
+def judge(actor: Network, critic: Network, obs: FloatArray) -> Judged:
+    """What the actor does in these states obs (N, obs_dim), and what the critic says of it."""
+    act, _ = actor_forward(actor, obs)
+    q, cache = critic_forward(critic, obs, act)
+    return Judged(act, q, backward_to_action(critic, np.ones((len(obs), 1), obs.dtype), cache))
+
+
+WISH = 0.45  # the longest arrow, in units of the action
+TANGENT = 0.25  # to either side of mu(s)
+
+
+@style()
+def action_figure(agent: DDPG, batch: Batch, states: int = 4, seed: int = 0, dim: int = 0) -> Figure:
+    """Q(s, a) over the action's component `dim` in some states, mu(s) and the slope there, before and after an update.
+
+    The other components stay at mu(s). states: how many, one of each part of the batch by Q; seed: which. The update is
+    made with the whole batch, by a copy of the agent. Arrows: where dQ/da pushes the action, and what tanh' lets pass
+    of that into the actor. Raises PlotError, ShapeError.
+    """
+    if not 0 <= dim < agent.act_dim:
+        raise PlotError(f"the agent's actions have {agent.act_dim} components; dim must be 0 to {agent.act_dim - 1}")
+    if states < 1:
+        raise PlotError("states must be 1 or more")
+    checked = agent.checked(batch)
+    obs = _spread_by_q(agent, checked.obs, states, seed)
+    updated = agent.copy()
+    updated.update(checked)
+    before, after = judge(agent.actor, agent.critic, obs), judge(updated.actor, updated.critic, obs)
+
+    columns = math.ceil(math.sqrt(len(obs)))
+    rows = math.ceil(len(obs) / columns)
+    figure = new_figure(max(7.5, 4.4 * columns), 1.4 + 3 * rows)
+    what = "the action" if agent.act_dim == 1 else f"the action's component {dim}, the others at mu(s)"
+    figure.suptitle(f"Q over {what}: which way does the critic push the actor?", fontweight="bold")
+    longest = float(np.abs(before.dq_dact[:, dim]).max()) or 1.0
+    for i in range(len(obs)):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        _curve(axes, agent, obs[i], before.act[i], dim, color=BLUE, linestyle="-")
+        _curve(axes, updated, obs[i], after.act[i], dim, color=BLACK, linestyle="--")
+        _point_and_tangent(axes, before, after, i, dim)
+        _arrows(axes, float(before.act[i, dim]), float(before.dq_dact[i, dim]) / longest)
+        axes.set_title(_state_title(obs[i], before, after, i, dim), fontsize=8)
+        axes.set(xlabel=_action_label(agent, dim), ylabel="Q(s, a), discounted return")
+    _action_legend(figure)
+    return figure
+
+
+def _spread_by_q(agent: DDPG, obs: FloatArray, states: int, seed: int) -> FloatArray:
+    """One state of each of `states` equal parts of the batch, from the lowest Q to the highest."""
+    ordered = obs[np.argsort(agent.q(obs, agent.act(obs)), kind="stable")]
+    rng = np.random.default_rng(seed)
+    parts = np.array_split(np.arange(len(ordered)), min(states, len(ordered)))
+    return ordered[[int(rng.choice(part)) for part in parts]]
+
+
+def _curve(axes: Axes, agent: DDPG, state: FloatArray, act: FloatArray, dim: int, **look: Any) -> None:
+    along = np.linspace(-1, 1, 201, dtype=state.dtype)
+    acts = np.tile(act, (len(along), 1))
+    acts[:, dim] = along
+    axes.plot(along, agent.q(np.tile(state, (len(along), 1)), acts), linewidth=1.6, **look)
+
+
+def _point_and_tangent(axes: Axes, before: Judged, after: Judged, i: int, dim: int) -> None:
+    at, slope = float(before.act[i, dim]), float(before.dq_dact[i, dim])
+    ends = np.array([at - TANGENT, at + TANGENT])
+    axes.plot(ends, float(before.q[i]) + slope * (ends - at), color=ORANGE, linewidth=3.5, solid_capstyle="round")
+    axes.plot([at], [before.q[i]], "o", color=BLUE, markersize=8, zorder=4)
+    axes.plot([after.act[i, dim]], [after.q[i]], "o", color=BLACK, markerfacecolor="white", markersize=5, zorder=5)
+
+
+def _arrows(axes: Axes, at: float, wish: float) -> None:
+    """Below the curves: dQ/da as a share of the longest, and how much of it passes the tanh."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - 0.25 * (high - low), high)
+    axes.set_xlim(-1.5, 1.5)
+    axes.set_xticks([-1, -0.5, 0, 0.5, 1])
+    for side in (-1, 1):  # where no action is
+        axes.axvspan(side, 1.5 * side, color="#eeeeee", zorder=0)
+    for height, length, color in ((0.13, wish, ORANGE), (0.05, wish * (1 - at**2), GREEN)):
+        axes.plot([at], [height], "|", color=color, markersize=9, transform=axes.get_xaxis_transform())
+        if abs(length) > 0.02:  # a shorter arrow would be all head
+            arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 2, "shrinkA": 0, "shrinkB": 0}
+            tip = (at + WISH * length, height)
+            axes.annotate("", tip, (at, height), xycoords=axes.get_xaxis_transform(), arrowprops=arrow)
+
+
+def _state_title(state: FloatArray, before: Judged, after: Judged, i: int, dim: int) -> str:
+    numbers = ", ".join(f"{x:.2g}" for x in state[:4]) + (f", ... {len(state)} numbers" if len(state) > 4 else "")
+    at, slope = before.act[i, dim], before.dq_dact[i, dim]
+    return f"s = ({numbers})\nmu(s) {at:.3f}, then {after.act[i, dim]:.3f}; dQ/da {slope:+.3g}; tanh' {1 - at**2:.2g}"
+
+
+def _action_label(agent: DDPG, dim: int) -> str:
+    return "action a, in [-1, 1]" if agent.act_dim == 1 else f"action a[{dim}], in [-1, 1]"
+
+
+def _action_legend(figure: Figure) -> None:
+    from matplotlib.lines import Line2D
+
+    def handle(label: str, **look: Any) -> Line2D:
+        return Line2D([], [], label=label, **look)
+
+    figure.legend(
+        handles=[
+            handle("Q(s, a) and mu(s)", color=BLUE, marker="o", markersize=8),
+            handle("the same after one update", color=BLACK, linestyle="--", marker="o", markerfacecolor="white"),
+            handle("slope dQ/da at mu(s)", color=ORANGE, linewidth=3.5),
+            handle("arrow: where dQ/da pushes the action", color=ORANGE, marker=">"),
+            handle("arrow: what tanh' lets pass of it", color=GREEN, marker=">"),
+            handle("no actions here", color="#dddddd", linewidth=8),
+        ],
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+    )
+
+
+# --- all states of the pendulum ---------------------------------------------------------------------------------------
+
+MAX_TORQUE, MAX_VELOCITY = 2.0, 8.0  # Pendulum-v1's, in N m and rad/s
+
+
+@style()
+def policy_figure(agent: DDPG) -> Figure:
+    """Pendulum over all its states: the torque mu(s), dQ/da there, and Q(s, mu(s)).
+
+    Hatched: where the actor is saturated, so that hardly anything of dQ/da passes its tanh. Raises PlotError for an
+    agent that cannot be Pendulum's.
+    """
+    if (agent.obs_dim, agent.act_dim) != (3, 1):
+        raise PlotError(
+            f"this picture is of Pendulum-v1 (3 observations, 1 action); the agent has {agent.obs_dim} and "
+            f"{agent.act_dim}"
+        )
+    angle, velocity = np.linspace(-np.pi, np.pi, 241), np.linspace(-MAX_VELOCITY, MAX_VELOCITY, 181)
+    act, q, dq_dact = _over_the_plane(agent, angle, velocity)
+    figure = new_figure(12.5, 4.4)
+    figure.suptitle(
+        "Pendulum: what the actor does, which way the critic pushes it, and what it expects", fontweight="bold"
+    )
+    steep = float(np.quantile(np.abs(dq_dact), 0.99)) or 1.0  # a few steeper states would leave the others pale
+    maps = (
+        ("mu(s): the torque", act * MAX_TORQUE, "torque, N m", "PuOr", MAX_TORQUE),
+        ("dQ/da at mu(s)", dq_dact, "dQ/da, return per unit of action", "RdBu_r", steep),
+        ("Q(s, mu(s))", q, "Q, discounted return", "cividis", None),
+    )
+    for i, (title, values, label, colors, bound) in enumerate(maps):
+        axes = figure.add_subplot(1, 3, i + 1)
+        image = axes.imshow(
+            values, origin="lower", extent=(-np.pi, np.pi, -MAX_VELOCITY, MAX_VELOCITY), aspect="auto", cmap=colors,
+            interpolation="nearest", vmin=bound and -bound, vmax=bound,
+        )  # fmt: skip
+        figure.colorbar(image, ax=axes, label=label, location="bottom", extend="both" if bound == steep else "neither")
+        axes.set_xticks(np.pi * np.array([-1, -0.5, 0, 0.5, 1]), ["-π", "-π/2", "0", "π/2", "π"])
+        axes.set(xlabel="angle, rad (0: upright)", ylabel="angular velocity, rad/s")
+        _head(axes, title, [_hatch_saturated(axes, angle, velocity, act)] if i == 1 else [])
+    return figure
+
+
+def _over_the_plane(agent: DDPG, angle: FloatArray, velocity: FloatArray) -> Judged:
+    """Each as (velocities, angles)."""
+    theta, speed = (part.ravel() for part in np.meshgrid(angle, velocity))
+    obs = np.stack([np.cos(theta), np.sin(theta), speed], axis=1).astype(agent.config.dtype)
+    return Judged(*(part.reshape(len(velocity), len(angle)) for part in judge(agent.actor, agent.critic, obs)))
+
+
+def _hatch_saturated(axes: Axes, angle: FloatArray, velocity: FloatArray, act: FloatArray) -> Any:
+    """Hatch where the actor is saturated.    -> handle for the legend"""
+    from matplotlib.patches import Patch
+
+    label, pale = f"|mu(s)| > {SATURATED:g}: saturated", (0, 0, 0, 0.4)
+    if not (np.abs(act) > SATURATED).any():
+        label += " (nowhere)"
+    else:
+        area = axes.contourf(angle, velocity, np.abs(act), levels=[SATURATED, 2], colors="none", hatches=["//"])
+        area.set_edgecolor(pale)
+        area.set_linewidth(0.8)
+    return Patch(facecolor="white", edgecolor=pale, hatch="////", label=label)
+
+
+# --- a run on one page ------------------------------------------------------------------------------------------------
+
+EPISODES = 10  # of the running median
+ESTIMATED = 0.5  # weight of what was not seen of a return, from which it says little about Q
+
+
+@style()
+def run_figure(directory: str | os.PathLike[str]) -> Figure:
+    """A run on one page: did it learn, is Q right, and does the gradient arrive?
+
+    A panel whose file is missing or empty says so. Raises RunError where there is no run, or a file is damaged.
+    """
+    info = load_info(directory)
+    progress, gradients, evaluations = (
+        load_table(directory, table) for table in ("progress", "gradients", "evaluations")
+    )
+    figure = new_figure(10, 12.5)
+    grid = figure.add_gridspec(4, 1)
+    pairs = [grid[row].subgridspec(1, 2) for row in (1, 2, 3)]  # each with margins of its own
+    figure.suptitle(_run_title(info), fontweight="bold", parse_math=False)
+    _learning_curve(figure.add_subplot(grid[0]), progress, evaluations)
+    _q_against_returns(figure.add_subplot(pairs[0][0]), evaluations)
+    panels = (_saturation, _slope, _td_error, _dead_units, _distance)
+    for place, draw in enumerate(panels, start=1):
+        draw(figure.add_subplot(pairs[place // 2][place % 2]), gradients)
+    return figure
+
+
+def _run_title(info: RunInfo) -> str:
+    """Names of environments are anybody's: what the font lacks would make matplotlib warn."""
+    from matplotlib.font_manager import findfont, get_font
+
+    font = get_font(findfont("DejaVu Sans"))
+    name = "".join(c if c.isprintable() and font.get_char_index(ord(c)) else "?" for c in info.env[:60])
+    return f"{name}, seed {info.seed}, {info.config.steps:,} steps"
+
+
+def _learning_curve(axes: Axes, progress: Table, evaluations: Table) -> None:
+    title = "Did it learn? Return of each episode"
+    if not _rows(progress) and not _rows(evaluations):
+        return _say(axes, title, "no episode ended in this run (progress.csv)")
+    if _rows(progress):
+        returns = progress["return"]
+        median = [float(np.median(returns[max(0, i + 1 - EPISODES) : i + 1])) for i in range(len(returns))]
+        marker = _marker(returns)
+        axes.plot(progress["step"], returns, color=SKY, linewidth=0.8, marker=marker, label="training, with noise")
+        axes.plot(
+            progress["step"], median, color=BLUE, linewidth=2, marker=marker, label=f"median of the last {EPISODES}"
+        )
+    if _rows(evaluations):
+        steps, first = np.unique(evaluations["step"], return_index=True)
+        axes.plot(steps, evaluations["return"][first], "D", color=RED, markersize=6, label="evaluation, without noise")
+    _over_steps(axes, title, "return, undiscounted")
+
+
+def _q_against_returns(axes: Axes, evaluations: Table) -> None:
+    from matplotlib.colors import Normalize
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import EngFormatter
+
+    title = "Is Q right? Q against the return that followed"
+    if not _rows(evaluations):
+        return _say(axes, title, "no evaluations in this run (evaluations.csv):\ntrain with --evaluations 10")
+    seen = evaluations["tail"] < ESTIMATED
+    note = "" if seen.any() else "a time limit cut every return: Q stands for most of each"
+    kept = seen if seen.any() else np.ones_like(seen)
+    step, q, returns = (evaluations[name][kept] for name in ("step", "q", "discounted_return"))
+    norm = Normalize(min(0, step.min()), step.max())
+    points = axes.scatter(returns, q, c=step, cmap="cividis_r", norm=norm, s=18, edgecolors=GREY, linewidths=0.3)
+    axes.figure.colorbar(points, ax=axes, label="evaluated at step", format=EngFormatter(sep=""))
+    ends = [min(returns.min(), q.min()), max(returns.max(), q.max())]
+    axes.plot(ends, ends, color=GREY, linestyle="--", zorder=0)
+    axes.set(xlabel="discounted return", ylabel="Q(s, mu(s))")
+    last = step == step.max()
+    handles = [
+        Line2D([], [], color=GREY, linestyle="--", label="Q = return"),
+        Line2D([], [], linestyle="", label=f"last evaluation: {_bias(float(np.mean((q - returns)[last])))}"),
+        *([Line2D([], [], linestyle="", label=note)] if note else []),
+    ]
+    _head(axes, title, handles, columns=1)
+
+
+def _bias(bias: float) -> str:
+    verdict = "over-estimated" if bias > 0 else "under-estimated" if bias < 0 else "as they are"
+    return f"mean Q - return = {bias:+.3g}, {verdict}"
+
+
+def _saturation(axes: Axes, gradients: Table) -> None:
+    title = "Can the gradient pass the tanh? Saturation of mu"
+    if not _rows(gradients):
+        return _say_no_looks(axes, title)
+    _line(axes, gradients["step"], gradients["saturated"], 3, label=f"share of |mu(s)| > {SATURATED:g}")
+    _line(axes, gradients["step"], gradients["tanh_slope"], 0, label="mean tanh'")
+    axes.set_ylim(-0.03, 1.03)
+    _over_steps(axes, title, "share of actions; slope")
+
+
+def _slope(axes: Axes, gradients: Table) -> None:
+    title = "What does the critic send? dQ/da at mu(s)"
+    if not _rows(gradients):
+        return _say_no_looks(axes, title)
+    _line(axes, gradients["step"], gradients["dq_dact_rms"], 0, label="RMS over the batch")
+    _log_scale(axes)
+    _over_steps(axes, title, "|dQ/da|, return per unit of action")
+
+
+def _td_error(axes: Axes, gradients: Table) -> None:
+    title = "Does the critic fit its targets? TD error"
+    if not _rows(gradients):
+        return _say_no_looks(axes, title)
+    steps = gradients["step"]
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.fill_between(
+        steps, gradients["td_10"], gradients["td_90"], color=SKY, alpha=0.5, linewidth=0.5 + (len(steps) < 2),
+        label="10 % to 90 % of the batch",
+    )  # fmt: skip
+    _line(axes, steps, gradients["td_50"], 0, label="median")
+    _over_steps(axes, title, "Q - y, discounted return")
+
+
+def _dead_units(axes: Axes, gradients: Table) -> None:
+    title = "Can the gradient pass the ReLUs? Dead units"
+    if not _rows(gradients):
+        return _say_no_looks(axes, title)
+    for network, linestyle in (("actor", "-"), ("critic", "--")):
+        for layer, dead in enumerate(_layers(gradients, network, "dead")):
+            _line(axes, gradients["step"], dead, layer, label=f"{network} {layer}", linestyle=linestyle)
+    if not axes.lines:
+        return _say(axes, title, "these networks have no hidden layers")
+    axes.set_ylim(-0.03, 1.03)
+    _over_steps(axes, title, "share of units, 0 for a whole batch")
+
+
+def _distance(axes: Axes, gradients: Table) -> None:
+    title = "How far behind are the targets?"
+    if not _rows(gradients):
+        return _say_no_looks(axes, title)
+    for color, network in enumerate(("actor", "critic")):
+        _line(axes, gradients["step"], gradients[f"{network}.distance"], color, label=network)
+    _log_scale(axes)
+    _over_steps(axes, title, "|online - target| / |online|")
+
+
+# --- what the panels share --------------------------------------------------------------------------------------------
+
+
+def _rows(table: Table) -> int:
+    return len(table["step"]) if "step" in table else 0
+
+
+def _marker(values: Sequence[float] | FloatArray) -> str:
+    """A line through few points needs them marked; through one there is no line."""
+    return "." if len(values) < 10 else ""
+
+
+def _line(axes: Axes, steps: FloatArray, values: FloatArray, color: int, **look: Any) -> None:
+    wrapped = {"linestyle": ("-", "-.", ":")[color // len(LINES) % 3], **look}
+    axes.plot(steps, values, color=LINES[color % len(LINES)], marker=_marker(values), linewidth=1.3, **wrapped)
+
+
+def _log_scale(axes: Axes) -> None:
+    """Where there is anything to show on one."""
+    from matplotlib.ticker import LogFormatter
+
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
+    if (values > 0).any():
+        axes.set_yscale("log", nonpositive="mask")
+        axes.yaxis.set_major_formatter(LogFormatter())
+        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+
+
+def _over_steps(axes: Axes, title: str, quantity: str) -> None:
+    axes.set(xlabel=STEPS, ylabel=quantity)
+    _count_in_thousands(axes)
+    handles, _ = axes.get_legend_handles_labels()
+    _head(axes, title, handles)
+
+
+def _count_in_thousands(axes: Axes) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _head(axes: Axes, title: str, handles: Sequence[Any], columns: int = 4) -> None:
+    """Title and legend above the axes, where they cover nothing."""
+    rows = math.ceil(len(handles) / columns)
+    axes.set_title(title, loc="left", pad=6 + 14 * rows, fontsize=10)
+    if handles:
+        legend = axes.legend(
+            handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=8,
+            borderaxespad=0.2, borderpad=0.2, handlelength=1.6, columnspacing=1.2,
+        )  # fmt: skip
+        legend.set_in_layout(False)  # the title's distance makes room for it
+
+
+def _say(axes: Axes, title: str, what: str) -> None:
+    """A panel that says why it is empty."""
+    _head(axes, title, [])
+    axes.text(0.5, 0.5, what, ha="center", va="center", color=GREY, transform=axes.transAxes)
+    axes.set_axis_off()
+
+
+def _say_no_looks(axes: Axes, title: str) -> None:
+    _say(axes, title, "no look at the gradient in this run (gradients.csv):\ntrain longer, or with --diagnose-every 50")
