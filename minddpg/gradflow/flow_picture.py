@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .canvas import BLACK, BLUE, GREY, RED, new_figure, style
-from .trace import Hop, Trace
+from .tracing import Hop, Trace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -26,7 +26,8 @@ from ..gradcheck.report import finite
 from ..replay import Batch
 from . import canvas, flow_picture
 from .diagnosis import Statistics, diagnose, statistics
-from .trace import HEADINGS, Hop, Trace, look, trace
+from .tracing import HEADINGS, Hop, Trace, trace
+from .way import look
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
