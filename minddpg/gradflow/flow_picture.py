@@ -31,7 +31,7 @@ FADING = 1e-3  # a factor below this is red
 
 PITCH, BAR, LEFT, RIGHT = 77.0, 44.0, 8.0, 84.0
 HEAD, HEAD_HALF = 6.0, 7.0
-LINE, SMALL, NORMAL, LARGE = 9.5, 6.5, 7.5, 11.0
+LINE, SMALL, MIDDLE, NORMAL, LARGE = 9.5, 6.5, 7.2, 7.5, 11.0
 HALF = THICKEST / 2
 # Heights of the rows' middle lines; of the hanging bars, their tops.
 HEIGHT = 472.0
@@ -345,9 +345,9 @@ def _bar(axes: Any, hop: Hop, p: Plan) -> None:
         first = y + HALF + 2.6 * LINE
     else:
         first = y - (THICKEST if hangs else HALF) - 0.7 * LINE
-    _text(axes, x, first, hop.name, f"name:{hop.name}", weight="bold")
-    _text(axes, x, first - LINE, shape_text(hop), f"shape:{hop.name}")
-    _text(axes, x, first - 2 * LINE, rms_text(hop.rms), f"rms:{hop.name}")
+    _text(axes, x, first, hop.name, f"name:{hop.name}", fontsize=MIDDLE, weight="bold")
+    _text(axes, x, first - LINE, shape_text(hop), f"shape:{hop.name}", fontsize=MIDDLE)
+    _text(axes, x, first - 2 * LINE, rms_text(hop.rms), f"rms:{hop.name}", fontsize=MIDDLE)
 
 
 def _tanh(axes: Any, p: Plan, act_rms: float) -> None:

@@ -29,6 +29,7 @@ from .diagnosis import SATURATED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Table = Mapping[str, npt.NDArray[np.float64]]
@@ -124,9 +125,10 @@ def _waterfall(axes: Axes, names: Sequence[str], first: FloatArray, last: FloatA
             )  # fmt: skip
     axes.plot(first, rows, "o", color=GREY, markerfacecolor="white", markersize=4)
     axes.plot(last, rows, "o", color=BLACK, markersize=4)
-    nothing = rows[~(last > 0)]
+    nothing = rows[~(np.isfinite(last) & (last > 0))]
+    axes.set_xlim(low, high)  # first: a scale that finds its own limits warns where every number is 0
     axes.set_xscale("log", nonpositive="mask")
-    axes.set_xlim(low, high)
+    _log_labels(axes.xaxis, "3")
     axes.yaxis.tick_right()
     axes.yaxis.set_label_position("right")
     axes.set_yticks(rows, ["", *(_factor(last[row - 1], last[row]) for row in rows[1:])])
@@ -135,22 +137,23 @@ def _waterfall(axes: Axes, names: Sequence[str], first: FloatArray, last: FloatA
         Patch(color=RED, alpha=0.75, label="shrinks"),
         Patch(color=BLUE, alpha=0.75, label="grows"),
         Line2D([], [], color=BLACK, marker="o", markersize=4, linestyle="", label="last"),
-        Line2D([], [], color=GREY, marker="o", markerfacecolor="white", markersize=4, linestyle="", label="first look"),
+        Line2D([], [], color=GREY, marker="o", markerfacecolor="white", markersize=4, linestyle="", label="first"),
     ]
     if len(nothing):
         axes.plot(np.full(len(nothing), low), nothing, "x", color=BLACK, clip_on=False, zorder=5)
-        handles.append(Line2D([], [], color=BLACK, marker="x", linestyle="", label="0"))
-    _head(axes, "The last look, hop by hop", handles, columns=5)
+        what = "0" if np.isfinite(last).all() else "0, or not a finite number"
+        handles.append(Line2D([], [], color=BLACK, marker="x", linestyle="", label=what))
+    _head(axes, "The last look, hop by hop", handles, columns=5 if np.isfinite(last).all() else 3)
 
 
 def _factor(before: float, behind: float) -> str:
-    return f"x {behind / before:.2g}" if before > 0 else ""
+    return f"x {behind / before:.2g}" if 0 < before < math.inf else ""
 
 
 def _step_shares(axes: Axes, gradients: Table, network: str) -> None:
     shares = _layers(gradients, network, "step_share")
     for layer, share in enumerate(shares):
-        _line(axes, gradients["step"], share, layer, label=f"layer {layer}")
+        _line(axes, gradients["step"], share, layer, label=f"layer {layer}" if share.any() else f"layer {layer}: 0")
     axes.axhline(RULE_OF_THUMB, color=GREY, linestyle=":", label=f"{RULE_OF_THUMB:g}: rule of thumb")
     _log_scale(axes)
     _over_steps(axes, f"Adam's step in the {network}", "|step| / |weights|")
@@ -205,8 +208,8 @@ def action_figure(agent: DDPG, batch: Batch, states: int = 4, seed: int = 0, dim
 
     columns = math.ceil(math.sqrt(len(obs)))
     rows = math.ceil(len(obs) / columns)
-    figure = new_figure(max(7.5, 4.4 * columns), 1.4 + 3 * rows)
-    what = "the action" if agent.act_dim == 1 else f"the action's component {dim}, the others at mu(s)"
+    figure = new_figure(max(8.8, 4.4 * columns), 1.4 + 3 * rows)
+    what = "the action" if agent.act_dim == 1 else f"a[{dim}], the others at mu(s)"
     figure.suptitle(f"Q over {what}: which way does the critic push the actor?", fontweight="bold")
     longest = float(np.abs(before.dq_dact[:, dim]).max()) or 1.0
     for i in range(len(obs)):
@@ -254,8 +257,9 @@ def _arrows(axes: Axes, at: float, wish: float) -> None:
         axes.axvspan(side, 1.5 * side, color="#eeeeee", zorder=0)
     for height, length, color in ((0.13, wish, ORANGE), (0.05, wish * (1 - at**2), GREEN)):
         axes.plot([at], [height], "|", color=color, markersize=9, transform=axes.get_xaxis_transform())
-        if abs(length) > 0.02:  # a shorter arrow would be all head
-            arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 2, "shrinkA": 0, "shrinkB": 0}
+        if abs(length) > 0.02:
+            head = min(12, 60 * abs(length))  # no longer than the arrow
+            arrow = {"arrowstyle": "-|>", "color": color, "shrinkA": 0, "shrinkB": 0, "mutation_scale": head}
             tip = (at + WISH * length, height)
             axes.annotate("", tip, (at, height), xycoords=axes.get_xaxis_transform(), arrowprops=arrow)
 
@@ -282,7 +286,7 @@ def _action_legend(figure: Figure) -> None:
             handle("the same after one update", color=BLACK, linestyle="--", marker="o", markerfacecolor="white"),
             handle("slope dQ/da at mu(s)", color=ORANGE, linewidth=3.5),
             handle("arrow: where dQ/da pushes the action", color=ORANGE, marker=">"),
-            handle("arrow: what tanh' lets pass of it", color=GREEN, marker=">"),
+            handle("arrow: what tanh' lets pass (|: hardly any)", color=GREEN, marker=">"),
             handle("no actions here", color="#dddddd", linewidth=8),
         ],
         loc="outside lower center",
@@ -387,7 +391,7 @@ def _run_title(info: RunInfo) -> str:
     from matplotlib.font_manager import findfont, get_font
 
     font = get_font(findfont("DejaVu Sans"))
-    name = "".join(c if c.isprintable() and font.get_char_index(ord(c)) else "?" for c in info.env[:60])
+    name = "".join(c if c.isprintable() and font.get_char_index(ord(c)) else "?" for c in info.env[:40])
     return f"{name}, seed {info.seed}, {info.config.steps:,} steps"
 
 
@@ -417,9 +421,12 @@ def _q_against_returns(axes: Axes, evaluations: Table) -> None:
     title = "Is Q right? Q against the return that followed"
     if not _rows(evaluations):
         return _say(axes, title, "no evaluations in this run (evaluations.csv):\ntrain with --evaluations 10")
-    seen = evaluations["tail"] < ESTIMATED
+    finite = np.isfinite(evaluations["q"]) & np.isfinite(evaluations["discounted_return"])
+    if not finite.any():
+        return _say(axes, title, "Q is no finite number in any evaluation (evaluations.csv)")
+    seen = finite & (evaluations["tail"] < ESTIMATED)
     note = "" if seen.any() else "a time limit cut every return: Q stands for most of each"
-    kept = seen if seen.any() else np.ones_like(seen)
+    kept = seen if seen.any() else finite
     step, q, returns = (evaluations[name][kept] for name in ("step", "q", "discounted_return"))
     norm = Normalize(min(0, step.min()), step.max())
     points = axes.scatter(returns, q, c=step, cmap="cividis_r", norm=norm, s=18, edgecolors=GREY, linewidths=0.3)
@@ -457,7 +464,7 @@ def _slope(axes: Axes, gradients: Table) -> None:
         return _say_no_looks(axes, title)
     _line(axes, gradients["step"], gradients["dq_dact_rms"], 0, label="RMS over the batch")
     _log_scale(axes)
-    _over_steps(axes, title, "|dQ/da|, return per unit of action")
+    _over_steps(axes, title, "|dQ/da|, return per action")
 
 
 def _td_error(axes: Axes, gradients: Table) -> None:
@@ -475,7 +482,7 @@ def _td_error(axes: Axes, gradients: Table) -> None:
 
 
 def _dead_units(axes: Axes, gradients: Table) -> None:
-    title = "Can the gradient pass the ReLUs? Dead units"
+    title = "Dead ReLUs: units that are 0 for a whole batch"
     if not _rows(gradients):
         return _say_no_looks(axes, title)
     for network, linestyle in (("actor", "-"), ("critic", "--")):
@@ -484,7 +491,7 @@ def _dead_units(axes: Axes, gradients: Table) -> None:
     if not axes.lines:
         return _say(axes, title, "these networks have no hidden layers")
     axes.set_ylim(-0.03, 1.03)
-    _over_steps(axes, title, "share of units, 0 for a whole batch")
+    _over_steps(axes, title, "share of a layer's units")
 
 
 def _distance(axes: Axes, gradients: Table) -> None:
@@ -515,14 +522,24 @@ def _line(axes: Axes, steps: FloatArray, values: FloatArray, color: int, **look:
 
 
 def _log_scale(axes: Axes) -> None:
-    """Where there is anything to show on one."""
-    from matplotlib.ticker import LogFormatter
-
+    """For values that span enough of one."""
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
-    if (values > 0).any():
+    positive = values[np.isfinite(values) & (values > 0)]
+    if positive.size and positive.max() >= 3 * positive.min():
         axes.set_yscale("log", nonpositive="mask")
-        axes.yaxis.set_major_formatter(LogFormatter())
-        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+        _log_labels(axes.yaxis, "25")
+
+
+def _log_labels(axis: Axis, between: str) -> None:
+    """Plain numbers at the powers of ten; where these are few, also at numbers that begin with the digits `between`."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    def minor(value: float, _: int | None) -> str:
+        return f"{value:g}" if f"{value:.0e}"[0] in between else ""
+
+    low, high = axis.get_view_interval()
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(FuncFormatter(minor) if high < 100 * low else NullFormatter())
 
 
 def _over_steps(axes: Axes, title: str, quantity: str) -> None:
@@ -545,7 +562,7 @@ def _head(axes: Axes, title: str, handles: Sequence[Any], columns: int = 4) -> N
     if handles:
         legend = axes.legend(
             handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=8,
-            borderaxespad=0.2, borderpad=0.2, handlelength=1.6, columnspacing=1.2,
+            borderaxespad=0.2, borderpad=0.2, handlelength=2.2, columnspacing=1.2,
         )  # fmt: skip
         legend.set_in_layout(False)  # the title's distance makes room for it
 

@@ -49,6 +49,7 @@ def write_report(
     batch = Batch(kept.obs[rows], kept.act[rows], kept.rew[rows], kept.next_obs[rows], kept.terminated[rows])
     seen = look(agent.learner, agent.checked(batch), agent.rates)
     row = statistics(agent.learner, seen, _rewards(kept, gradients, info.config.gamma), info.config.gamma)
+    _check_columns(row, gradients)
     pictures = {name: canvas.svg(figure) for name, figure in _figures(directory, agent, batch, gradients)}
     page = report_html(info, _versions(directory), trace(agent, batch), row, gradients, pictures)
     try:
@@ -152,7 +153,7 @@ def _controls(frames: int) -> str:
     if frames == 1:
         return (
             "<p>There is no slider over the updates: the run has no gradients.csv, because it was too short or trained "
-            "with --diagnose-every 0.</p>"
+            "with <code>--diagnose-every 0</code>.</p>"
         )
     return (
         '<div class="controls"><button id="play" type="button">Play</button><label for="frame">update</label>'
@@ -163,7 +164,7 @@ def _controls(frames: int) -> str:
 def _flow(traced: Trace) -> str:
     text = _inline(canvas.svg(flow_picture.flow_figure(traced)))
     width = float(re.search(r'width="([\d.]+)pt"', text)[1])  # type: ignore[index]
-    style = f'style="width: 100%; min-width: {1.15 * width:.0f}px; max-width: {1.6 * width:.0f}px; height: auto"'
+    style = f'style="width: 100%; min-width: {1.05 * width:.0f}px; max-width: {1.6 * width:.0f}px; height: auto"'
     return text.replace("<svg ", f"<svg {style} ", 1)
 
 
@@ -226,9 +227,7 @@ def _place(place: flow_picture.Place) -> tuple[float, float, float, bool]:
 def _frames(info: RunInfo, traced: Trace, row: Statistics, gradients: Table) -> list[dict[str, Any]]:
     """What the slider shows, all of it as text and lengths, so that the page has no arithmetic of its own."""
     hops, n = flow_picture.drawn(traced), info.config.batch_size
-    missing = {"step", "updates", *row} - {*gradients}
-    if gradients and missing:
-        raise RunError(f"gradients.csv is damaged (it has no column {min(missing)}); restore it or train again")
+    _check_columns(row, gradients)
     frames = []
     for line in _spread(_looks(gradients)):
         looked = {name: float(column[line]) for name, column in gradients.items()}
@@ -238,6 +237,12 @@ def _frames(info: RunInfo, traced: Trace, row: Statistics, gradients: Table) -> 
     when = f"The saved agent's next update, after {traced.updates:,}, a batch of {traced.n}."
     rms = {hop.name: hop.rms for hop in hops}
     return [*frames, _frame(info, hops, when, traced.updates, traced.n, rms, row)]
+
+
+def _check_columns(row: Statistics, gradients: Table) -> None:
+    missing = {"step", "updates", *row} - {*gradients}
+    if gradients and missing:
+        raise RunError(f"gradients.csv is damaged (it has no column {min(missing)}); restore it or train again")
 
 
 def _spread(rows: int) -> list[int]:
