@@ -21,7 +21,7 @@ from minddpg.gradflow.pictures import (
     policy_figure,
     run_figure,
 )
-from minddpg.gradflow.trace import trace
+from minddpg.gradflow.tracing import trace
 
 pytest.importorskip("matplotlib")
 

@@ -65,6 +65,7 @@ def test_memory_is_what_the_arrays_take():
     replay = ReplayBuffer(1000, 17, 6)
     assert replay.nbytes == 1000 * (17 * 4 + 6 * 4 + 4 + 17 * 4 + 1)
     assert replay.transitions.obs.dtype == np.float32
+    assert replay_nbytes(1_000_000, 17, 6) == 165_000_000  # HalfCheetah's
     for dtype in ("float32", "float64"):
         assert replay_nbytes(1000, 17, 6, dtype) == ReplayBuffer(1000, 17, 6, dtype).nbytes
 
