@@ -336,8 +336,8 @@ def _train(args: argparse.Namespace) -> int:
         print("\n" + _chart([row["return"] for row in result.history]))
     returns = evaluate(result.agent, env, args.episodes, seed=10_000)
     print(f"\nevaluation without noise: {_summary(returns)}")
-    for diagnosis in result.diagnoses:
-        print(f"seen while training: {diagnosis}")
+    for finding in result.diagnoses:
+        print(f"seen while training, {finding}")
     print(f"look further: {again} --episodes 100, or follow the gradients: minddpg gradflow {shlex.quote(str(out))}")
     return 0
 

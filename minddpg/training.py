@@ -27,7 +27,7 @@ from .checkpoint import RunDirectory, RunInfo, first_line
 from .config import Config, ConfigError
 from .ddpg import DDPG, Losses, checked_seed, random_streams
 from .gradflow.diagnosis import Diagnosis
-from .gradflow.monitor import EVERY, Monitor
+from .gradflow.monitor import EVERY, Finding, Monitor
 from .jit import FloatArray
 from .noise import new_noise
 from .profile import Profile
@@ -176,7 +176,7 @@ class TrainResult:
     history: list[EpisodeRow]
     steps: int
     interrupted: bool
-    diagnoses: list[Diagnosis]
+    diagnoses: list[Finding]
 
 
 def train(

@@ -60,7 +60,9 @@ def test_a_thing_is_said_when_it_lasts_and_once_a_minute_at_most(rng):
         monitor.look(i, agent, replay)
         assert (len(said) > 0) == (i >= CONFIRMED - 1)
     assert said == [(1000.0 + CONFIRMED - 1 + k * PAUSE, "action-blind") for k in range(3)]
-    assert list(monitor.found) == ["action-blind"]
+    (finding,) = monitor.found.values()
+    assert (finding.diagnosis.name, finding.first, finding.last) == ("action-blind", 0, 3 * int(PAUSE) - 1)
+    assert str(finding).startswith("steps 0 to 179: the critic ignores the action")
 
 
 def test_a_single_odd_look_is_not_said(rng):
@@ -92,9 +94,9 @@ def test_without_a_listener_the_logger_is_told_and_the_result_has_it(caplog):
     config = CONFIG.replace(actor_lr=3.0, steps=400, final_init=3e-3)
     with caplog.at_level(logging.WARNING, logger="minddpg"):
         result = train("Pendulum-v1", config, diagnose_every=20)
-    assert result.diagnoses[0].name in ("saturated", "dead actor")
+    assert result.diagnoses[0].diagnosis.name in ("saturated", "dead actor")
     assert len(caplog.records) == 1
-    assert caplog.records[0].getMessage() == str(result.diagnoses[0])
+    assert caplog.records[0].getMessage().split(":")[0] == result.diagnoses[0].diagnosis.what.split(":")[0]
 
 
 def test_q_is_compared_with_the_return_that_followed(tmp_path):

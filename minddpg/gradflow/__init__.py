@@ -4,15 +4,19 @@
     routes(agent, batch)        four routes to the actor's gradient, and that they agree           -> Routes
     mistakes(agent, batch)      what each classic mistake does to the gradient                     -> Effects
     look, statistics, diagnose  an update from inside, as numbers, and what is wrong with it
+    flow_figure(trace), history_figure, action_figure, policy_figure, run_figure, save       pictures (extra plot)
+    write_report(run, path)     all of it as one HTML file                                         (extra plot)
 
 Reading order: way.py (one update, taken apart), four_routes.py, classic_mistakes.py, diagnosis.py (what is wrong, cause
-and remedy), tracing.py (all of it as a table), monitor.py (while training), canvas.py and the pictures, report.py.
+and remedy), tracing.py (all of it as a table), monitor.py (while training), canvas.py, flow_picture.py, pictures.py,
+report.py.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .canvas import save as save
     from .classic_mistakes import MISTAKES as MISTAKES
     from .classic_mistakes import Effect as Effect
     from .classic_mistakes import Effects as Effects
@@ -21,9 +25,15 @@ if TYPE_CHECKING:
     from .diagnosis import Diagnosis as Diagnosis
     from .diagnosis import diagnose as diagnose
     from .diagnosis import statistics as statistics
+    from .flow_picture import flow_figure as flow_figure
     from .four_routes import Route as Route
     from .four_routes import Routes as Routes
     from .four_routes import routes as routes
+    from .pictures import action_figure as action_figure
+    from .pictures import history_figure as history_figure
+    from .pictures import policy_figure as policy_figure
+    from .pictures import run_figure as run_figure
+    from .report import write_report as write_report
     from .tracing import Hop as Hop
     from .tracing import Trace as Trace
     from .tracing import trace as trace
@@ -36,12 +46,19 @@ _HOME = {
     "Effects": "classic_mistakes",
     "mistaken_gradient": "classic_mistakes",
     "mistakes": "classic_mistakes",
+    "save": "canvas",
     "Diagnosis": "diagnosis",
     "diagnose": "diagnosis",
     "statistics": "diagnosis",
+    "flow_figure": "flow_picture",
     "Route": "four_routes",
     "Routes": "four_routes",
     "routes": "four_routes",
+    "action_figure": "pictures",
+    "history_figure": "pictures",
+    "policy_figure": "pictures",
+    "run_figure": "pictures",
+    "write_report": "report",
     "Hop": "tracing",
     "Trace": "tracing",
     "trace": "tracing",

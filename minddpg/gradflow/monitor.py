@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,11 +20,22 @@ PAUSE = 60.0  # seconds between two warnings, at least
 CONFIRMED = 3  # looks in a row that must see a thing before it is said: a single batch may be odd
 
 
+class Finding(NamedTuple):
+    """A diagnosis that lasted. first, last: the environment steps at which it was first and last seen."""
+
+    diagnosis: Diagnosis
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"steps {self.first:,} to {self.last:,}: {self.diagnosis}"
+
+
 class Monitor:
     """Looks at every `every`th update (0: at none), at a batch of its own: training goes on as if nobody looked.
 
     write: called with a row of numbers (see diagnosis.statistics). warn: called with a diagnosis, at most once a
-    minute. rng: of the batches. found: every diagnosis that was confirmed, by name, as first seen.
+    minute. rng: of the batches. found: every diagnosis that was confirmed, by name, as it was when last seen.
     """
 
     def __init__(
@@ -35,8 +47,8 @@ class Monitor:
         clock: Callable[[], float] = time.monotonic,
     ):
         self.rng, self.every, self.write, self.warn, self.clock = rng, every, write, warn, clock
-        self.found: dict[str, Diagnosis] = {}
-        self._seen: dict[str, int] = {}  # looks in a row
+        self.found: dict[str, Finding] = {}
+        self._seen: dict[str, list[int]] = {}  # at which steps, in looks in a row
         self._rewards = (math.inf, -math.inf)  # lowest and highest so far; the replay forgets old ones
         self._silent_until = -np.inf
 
@@ -54,10 +66,11 @@ class Monitor:
         row = statistics(agent.learner, seen, self._rewards, agent.config.gamma)
         self.write({"step": step, "updates": agent.updates, **row})
         current = {diagnosis.name: diagnosis for diagnosis in diagnose(row)}
-        self._seen = {name: self._seen.get(name, 0) + 1 for name in current}
+        self._seen = {name: [*self._seen.get(name, ()), step] for name in current}
         for name, diagnosis in current.items():
-            if self._seen[name] >= CONFIRMED:
-                self.found.setdefault(name, diagnosis)
+            if len(self._seen[name]) >= CONFIRMED:
+                first = self.found[name].first if name in self.found else self._seen[name][0]
+                self.found[name] = Finding(diagnosis, first, step)
                 if self.clock() >= self._silent_until:
                     self._silent_until = self.clock() + PAUSE
                     self.warn(diagnosis)

@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..checkpoint import RunError, RunInfo, load, load_info, load_table, load_transitions, write_whole
+from ..checkpoint import RunError, RunInfo, load, load_batch, load_info, load_table, reward_range, write_whole
 from ..ddpg import DDPG
 from ..gradcheck.report import finite
 from ..replay import Batch
 from . import canvas, flow_picture
-from .diagnosis import Statistics, diagnose, statistics
+from .diagnosis import Statistics, diagnose
 from .tracing import HEADINGS, Hop, Trace, trace
-from .way import look
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,28 +42,16 @@ def write_report(
 
     batch_size, seed: of the saved agent's trace, on transitions that it learnt from. Raises RunError, PlotError.
     """
-    info, agent, kept = load_info(directory), load(directory), load_transitions(directory)
-    gradients = load_table(directory, "gradients")
-    rows = np.random.default_rng(seed).permutation(len(kept.rew))[:batch_size]
-    batch = Batch(kept.obs[rows], kept.act[rows], kept.rew[rows], kept.next_obs[rows], kept.terminated[rows])
-    seen = look(agent.learner, agent.checked(batch), agent.rates)
-    row = statistics(agent.learner, seen, _rewards(kept, gradients, info.config.gamma), info.config.gamma)
-    _check_columns(row, gradients)
+    info, agent = load_info(directory), load(directory)
+    gradients, batch = load_table(directory, "gradients"), load_batch(directory, batch_size, seed)
+    traced = trace(agent, batch, rewards=reward_range(directory))
+    _check_columns(traced.statistics, gradients)
     pictures = {name: canvas.svg(figure) for name, figure in _figures(directory, agent, batch, gradients)}
-    page = report_html(info, _versions(directory), trace(agent, batch), row, gradients, pictures)
+    page = report_html(info, _versions(directory), traced, gradients, pictures)
     try:
         write_whole(Path(path), page.encode(errors="replace"))
     except (OSError, ValueError) as error:
         raise RunError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _rewards(kept: Batch, gradients: Table, gamma: float) -> tuple[float, float]:
-    """Lowest and highest of the run: those that its last look knew of, and those kept."""
-    low, high = float(kept.rew.min()), float(kept.rew.max())
-    if len(gradients.get("possible_low", ())):
-        low = min(low, float(gradients["possible_low"][-1]) * (1 - gamma))
-        high = max(high, float(gradients["possible_high"][-1]) * (1 - gamma))
-    return low, high
 
 
 def _versions(directory: str | os.PathLike[str]) -> dict[str, str]:
@@ -95,15 +82,14 @@ def report_html(
     info: RunInfo,
     versions: Mapping[str, str],
     traced: Trace,
-    row: Statistics,
     gradients: Table,
     pictures: Mapping[str, str],
 ) -> str:
-    """The page. row: statistics of the traced update. gradients: of gradients.csv. pictures: SVG documents by title.
+    """The page. gradients: of gradients.csv. pictures: SVG documents by title.
 
     Raises RunError where gradients.csv lacks a column, PlotError where matplotlib is missing.
     """
-    frames = _frames(info, traced, row, gradients)
+    frames = _frames(info, traced, gradients)
     last, template = frames[-1], (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
     sizes = ", ".join(map(str, info.config.hidden_sizes)) or "no"
     said = {
@@ -118,7 +104,7 @@ def report_html(
     }
     parts = {
         "script_hash": _script_hash(template),
-        "diagnoses": _diagnoses(row),
+        "diagnoses": _diagnoses(traced),
         "controls": _controls(len(frames)),
         "flow": _flow(traced),
         "rows": "\n".join(_rows(traced)),
@@ -141,11 +127,13 @@ def _json(record: Any) -> str:
     return re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def _diagnoses(row: Statistics) -> str:
-    found = diagnose(row)
-    if not found:
+def _diagnoses(traced: Trace) -> str:
+    if not traced.diagnoses:
         return '<p class="fine">At the last update, nothing is visibly wrong.</p>'
-    items = (f"<li><strong>{escape(d.name)}</strong>: {escape(d.what)}.<br>Remedy: {escape(d.remedy)}." for d in found)
+    items = (
+        f"<li><strong>{escape(d.name)}</strong>: {escape(d.what)}.<br>Remedy: {escape(d.remedy)}."
+        for d in traced.diagnoses
+    )
     return f'<ul class="wrong">{"".join(items)}</ul>'
 
 
@@ -184,7 +172,7 @@ def _inline(svg: str) -> str:
 
 def _rows(traced: Trace) -> Iterator[str]:
     for step, heading in HEADINGS.items():
-        text = escape(f"{step}. {heading}{traced._detail(step)}")
+        text = escape(f"{step}. {heading}{traced.detail(step)}")
         yield f'<tr class="step"><th colspan="9" scope="rowgroup">{text}</th></tr>'
         for hop in (hop for hop in traced.hops if hop.step == step):
             shape = "(" + ", ".join(map(str, hop.shape)) + ")"
@@ -224,10 +212,10 @@ def _place(place: flow_picture.Place) -> tuple[float, float, float, bool]:
     return place.x - place.width / 2, place.x + place.width / 2, flow_picture.HEIGHT - place.y, place.hangs
 
 
-def _frames(info: RunInfo, traced: Trace, row: Statistics, gradients: Table) -> list[dict[str, Any]]:
+def _frames(info: RunInfo, traced: Trace, gradients: Table) -> list[dict[str, Any]]:
     """What the slider shows, all of it as text and lengths, so that the page has no arithmetic of its own."""
     hops, n = flow_picture.drawn(traced), info.config.batch_size
-    _check_columns(row, gradients)
+    _check_columns(traced.statistics, gradients)
     frames = []
     for line in _spread(_looks(gradients)):
         looked = {name: float(column[line]) for name, column in gradients.items()}
@@ -236,7 +224,7 @@ def _frames(info: RunInfo, traced: Trace, row: Statistics, gradients: Table) -> 
         frames.append(_frame(info, hops, when, looked["updates"], n, rms, looked))
     when = f"The saved agent's next update, after {traced.updates:,}, a batch of {traced.n}."
     rms = {hop.name: hop.rms for hop in hops}
-    return [*frames, _frame(info, hops, when, traced.updates, traced.n, rms, row)]
+    return [*frames, _frame(info, hops, when, traced.updates, traced.n, rms, traced.statistics)]
 
 
 def _check_columns(row: Statistics, gradients: Table) -> None:

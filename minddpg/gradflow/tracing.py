@@ -137,7 +137,7 @@ class Trace:
         )
         lines = [head]
         for step, heading in HEADINGS.items():
-            lines.append(f"{step:>2}  {heading}{self._detail(step)}")
+            lines.append(f"{step:>2}  {heading}{self.detail(step)}")
             for hop in (hop for hop in self.hops if hop.step == step):
                 factor = "" if math.isnan(hop.factor) else f"{hop.factor:.3g}"
                 lines.append(
@@ -150,7 +150,8 @@ class Trace:
         lines += ["", *(f"wrong: {diagnosis}" for diagnosis in self.diagnoses)]
         return "\n".join(lines if self.diagnoses else [*lines, "nothing is visibly wrong"])
 
-    def _detail(self, step: int) -> str:
+    def detail(self, step: int) -> str:
+        """What is to be said of a step beside its hops."""
         if step == 6:
             rows, act_dim = self["act"].shape
             nbytes = rows * act_dim * self.parameters * self["act"].array.itemsize
