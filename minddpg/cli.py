@@ -483,8 +483,11 @@ def _plot(args: argparse.Namespace) -> int:
     if args.out is not None and len(args.directories) > 1:
         _fail("--out names one file; leave it out for more than one DIR (each gets its run.png)")
 
+    from .checkpoint import load_info
     from .gradflow.canvas import check_path, require_matplotlib, save
 
+    for directory in args.directories:
+        load_info(directory)  # what is no run is said first
     require_matplotlib()
 
     from .gradflow.pictures import run_figure

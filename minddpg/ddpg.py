@@ -342,7 +342,8 @@ def random_streams(seed: int) -> RandomStreams:
 
 def smallest(dtype: str) -> tuple[DDPG, ReplayBuffer]:
     """An agent and a replay of the smallest size, to compile with: compiled code is the same for every size."""
-    agent, replay = DDPG(1, 1, Config(hidden_sizes=(1,), batch_size=1, dtype=dtype)), ReplayBuffer(1, 1, 1, dtype)
+    agent = DDPG(1, 1, Config(hidden_sizes=(1,), batch_size=1, dtype=dtype))
+    replay = ReplayBuffer(1, 1, 1, dtype)
     replay.add([0.0], [0.0], 0.0, [0.0], True)
     return agent, replay
 

@@ -95,8 +95,8 @@ BUGS = {
     ),
     "the observation is not moved on": (
         "training.py",
-        "        obs = next_obs\n",
-        "",
+        "        obs = next_obs\n        episode_return",
+        "        episode_return",
         "test_training.py::test_what_is_stored_is_what_happened",
     ),
     "observations the wrong way round": (
