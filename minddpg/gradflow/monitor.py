@@ -48,7 +48,7 @@ class Monitor:
     ):
         self.rng, self.every, self.write, self.warn, self.clock = rng, every, write, warn, clock
         self.found: dict[str, Finding] = {}
-        self._seen: dict[str, list[int]] = {}  # at which steps, in looks in a row
+        self._seen: dict[str, tuple[int, int]] = {}  # in looks in a row: since which step, how many
         self._rewards = (math.inf, -math.inf)  # lowest and highest so far; the replay forgets old ones
         self._silent_until = -np.inf
 
@@ -66,10 +66,12 @@ class Monitor:
         row = statistics(agent.learner, seen, self._rewards, agent.config.gamma)
         self.write({"step": step, "updates": agent.updates, **row})
         current = {diagnosis.name: diagnosis for diagnosis in diagnose(row)}
-        self._seen = {name: [*self._seen.get(name, ()), step] for name in current}
+        since = {name: self._seen.get(name, (step, 0)) for name in current}
+        self._seen = {name: (first, looks + 1) for name, (first, looks) in since.items()}
         for name, diagnosis in current.items():
-            if len(self._seen[name]) >= CONFIRMED:
-                first = self.found[name].first if name in self.found else self._seen[name][0]
+            first, looks = self._seen[name]
+            if looks >= CONFIRMED:
+                first = self.found[name].first if name in self.found else first
                 self.found[name] = Finding(diagnosis, first, step)
                 if self.clock() >= self._silent_until:
                     self._silent_until = self.clock() + PAUSE
