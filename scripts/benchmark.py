@@ -9,8 +9,8 @@ One update: draw a batch, critic step, actor step, both Adams, both Polyak avera
 products between two hidden layers, nearly all of an update's arithmetic, by NumPy's BLAS on one thread; the ratio is
 the median of the rounds', each of which times both. Peers are optional: install torch, stable-baselines3, sbx-rl,
 rltools[mkl] (compiles itself with the system's C++ compiler) beside minddpg. Each runs in a process of its own, with 1
-thread and with all, and they take turns, so that a busy moment meets all of them; the better thread count is shown.
-RLtools has no DDPG: its figure is a part of its TD3's (see rltools below). Medians.
+thread and with all, and takes turns with minddpg, so that a busy moment meets both; the ratio is the median of the
+rounds', at the better thread count. RLtools has no DDPG: its figure is a part of its TD3's (see rltools below).
 """
 # ruff: noqa: E402
 
@@ -247,9 +247,9 @@ class Candidate:
         return self.process.stdout.readline().strip() or "its process ended early"
 
     def go(self, seconds):
-        """Time updates for about this long; keeps the median of one."""
+        """Time updates for about this long.    -> the median of one, None where something went wrong"""
         if self.trouble:
-            return
+            return None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(f"{seconds}\n")
             self.process.stdin.flush()
@@ -258,6 +258,8 @@ class Candidate:
             self.times.append(float(line))
         except ValueError:
             self.trouble = line
+            return None
+        return self.times[-1]
 
     def close(self):
         """-> median seconds of an update, None where it did not get to the end"""
@@ -298,24 +300,29 @@ def worker(name, hidden, batch, obs_dim, act_dim):
 
 
 def race(shape, names, rounds, seconds):
-    """Median seconds of an update by name, at the better thread count.
+    """How an update of each peer compares with ours, which is timed right before each of its turns; medians.
 
-    -> {name: (seconds, threads)}, {name: what went wrong}
+    -> our seconds, {name: (seconds, ratio, threads)} at the better thread count, {name: what went wrong}
     """
-    counts = [1, os.cpu_count()] if (os.cpu_count() or 1) > 1 else [1]
-    # minddpg has one thread by design
-    runners = [Candidate(name, shape, n) for name in names for n in (counts[:1] if name == "minddpg" else counts)]
+    ours = Candidate("minddpg", shape, 1)  # one thread by design
+    if ours.trouble:
+        raise SystemExit(f"minddpg: {ours.trouble}")
+    counts = sorted({1, os.cpu_count() or 1})
+    peers = [Candidate(name, shape, n) for name in names if name != "minddpg" for n in counts]
+    ratios = {peer: [] for peer in peers}
     for _ in range(rounds):
-        for runner in runners:
-            runner.go(seconds)
+        for peer in peers or (ours,):
+            mine, its = ours.go(seconds / 2), peer.go(seconds)
+            if its:
+                ratios.get(peer, []).append(its / mine)
     best, troubles = {}, {}
-    for runner in runners:
-        median = runner.close()
+    for peer in peers:
+        median = peer.close()
         if median is None:
-            troubles[runner.name] = runner.trouble
-        elif runner.name not in best or median < best[runner.name][0]:
-            best[runner.name] = (median, runner.threads)
-    return best, {name: trouble for name, trouble in troubles.items() if name not in best}
+            troubles[peer.name] = peer.trouble
+        elif peer.name not in best or statistics.median(ratios[peer]) < best[peer.name][1]:
+            best[peer.name] = (median, statistics.median(ratios[peer]), peer.threads)
+    return ours.close(), best, {name: trouble for name, trouble in troubles.items() if name not in best}
 
 
 # --- sections ---------------------------------------------------------------------------------------------------------
@@ -360,19 +367,15 @@ def update_section(installed, quick):
     """One update, all candidates."""
     rows = []
     for shape in some(SHAPES, quick):
-        best, troubles = race(shape, installed, rounds=1 if quick else 9, seconds=0.05 if quick else 0.4)
-        if "minddpg" in troubles:
-            raise SystemExit(f"minddpg: {troubles['minddpg']}")
-        ours = best["minddpg"][0]
+        ours, best, troubles = race(shape, installed, rounds=1 if quick else 9, seconds=0.05 if quick else 0.4)
         print(f"{shape_text(shape)}: minddpg {1e3 * ours:.3f} ms", flush=True)
-        for name, (seconds, threads) in best.items():
-            if name != "minddpg":
-                print(f"    {NAMES[name]:<18} {1e3 * seconds:8.3f} ms, {threads} thread{'s' * (threads > 1)}: "
-                      f"{seconds / ours:.2f} x as long{NOTES.get(name, '')}", flush=True)  # fmt: skip
+        for name, (seconds, ratio, threads) in best.items():
+            print(f"    {NAMES[name]:<18} {1e3 * seconds:8.3f} ms, {threads} thread{'s' * (threads > 1)}: "
+                  f"{ratio:.2f} x as long{NOTES.get(name, '')}", flush=True)  # fmt: skip
         for name, trouble in troubles.items():
             print(f"    {NAMES[name]:<18} not measured: {trouble}", flush=True)
-        update = {name: {"seconds": s, "threads": n} for name, (s, n) in best.items()}
-        rows.append({"shape": shape, "update": update, "not measured": troubles})
+        peers = {name: {"seconds": s, "ratio": r, "threads": n} for name, (s, r, n) in best.items()}
+        rows.append({"shape": shape, "seconds": ours, "peers": peers, "not measured": troubles})
     return rows
 
 
@@ -421,30 +424,37 @@ model.learn({steps})
 }
 
 
+def training_run(name, hidden, batch, steps, threads):
+    """Train in a process of its own.    -> seconds, None where it failed (it has said why)"""
+    sizes = ",".join(map(str, hidden))
+    text = TRAINING[name].format(hidden=sizes, batch=batch, steps=steps, threads=threads)
+    started = time.perf_counter()
+    failed = subprocess.run([sys.executable, "-c", text], check=name == "minddpg").returncode
+    return None if failed else time.perf_counter() - started
+
+
 def training_section(installed, quick):
-    """Whole processes on Pendulum-v1, environment and imports included: same network, batch, one update per step."""
+    """Whole processes on Pendulum-v1, environment and imports included: same network, batch, one update per step.
+
+    minddpg trains before and after each run of a peer; the ratio is against the mean of the two.
+    """
+    subprocess.run([sys.executable, "-m", "minddpg", "warmup"], check=True, stdout=subprocess.DEVNULL)
     rows, steps = [], 1500 if quick else STEPS
     for hidden, batch in some((((64, 64), 64), ((256, 256), 256)), quick):
-        for name in (name for name in TRAINING if name in installed):
-            best = None
-            for threads in [1] if name == "minddpg" else [1, os.cpu_count()]:
-                text = TRAINING[name].format(
-                    hidden=",".join(map(str, hidden)), batch=batch, steps=steps, threads=threads
-                )
-                if name == "minddpg" and not rows:
-                    subprocess.run([sys.executable, "-c", "from minddpg.ddpg import warmup; warmup()"], check=True)
-                started = time.perf_counter()
-                if subprocess.run([sys.executable, "-c", text], check=name == "minddpg").returncode:
-                    continue  # it has said why
-                seconds = time.perf_counter() - started
-                if best is None or seconds < best[0]:
-                    best = seconds, threads
-            if best is None:
-                print(f"{shape_text((hidden, batch))}: {NAMES[name]} not measured: see above", flush=True)
-                continue
-            rows.append({"hidden": hidden, "batch": batch, "name": name, "seconds": best[0], "threads": best[1]})
-            print(f"{shape_text((hidden, batch))}: {NAMES.get(name, name)} {best[0]:.1f} s for {steps:,} steps, "
-                  f"{steps / best[0]:,.0f} steps/s, {best[1]} thread{'s' * (best[1] > 1)}", flush=True)  # fmt: skip
+        ours, peers = [training_run("minddpg", hidden, batch, steps, 1)], []
+        for name in (name for name in TRAINING if name in installed and name != "minddpg"):
+            for threads in sorted({1, os.cpu_count() or 1}):
+                seconds = training_run(name, hidden, batch, steps, threads)
+                ours.append(training_run("minddpg", hidden, batch, steps, 1))
+                if seconds:
+                    ratio = 2 * seconds / (ours[-2] + ours[-1])
+                    peers.append({"name": name, "threads": threads, "seconds": seconds, "ratio": ratio})
+        median = statistics.median(ours)
+        print(f"{shape_text((hidden, batch))}: minddpg {median:.1f} s for {steps:,} steps (median of {len(ours)})")
+        for peer in peers:
+            print(f"    {NAMES[peer['name']]:<18} {peer['seconds']:8.1f} s, {peer['threads']} "
+                  f"thread{'s' * (peer['threads'] > 1)}: {peer['ratio']:.1f} x as long", flush=True)  # fmt: skip
+        rows.append({"hidden": hidden, "batch": batch, "seconds": ours, "peers": peers})
     return rows
 
 
