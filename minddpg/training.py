@@ -305,6 +305,7 @@ def _run(
     step = 0
     while step < config.steps and not stop.is_set():
         step += 1
+        act: FloatArray
         if step <= config.learning_starts:
             act = streams.warmup.uniform(-1.0, 1.0, agent.act_dim)
         else:

@@ -549,7 +549,7 @@ def main():
     if missing:
         print(f"not installed, so not measured: {', '.join(missing)}")
     for section in args.sections or ("floor", "update", "training"):
-        print(f"\n{globals()[f'{section}_section'].__doc__}")
+        print("\n" + globals()[f"{section}_section"].__doc__.splitlines()[0])
         result[section] = globals()[f"{section}_section"](installed, args.quick)
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n")
