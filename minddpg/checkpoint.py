@@ -28,7 +28,7 @@ import numpy.typing as npt
 from . import __version__
 from .config import Config
 from .ddpg import DDPG
-from .replay import Batch, ReplayBuffer
+from .replay import Batch, ReplayBuffer, take
 
 KEPT_TRANSITIONS = 1024
 MAX_JSON = 1 << 20  # bytes; a config.json has about 1,000
@@ -178,8 +178,7 @@ def load_transitions(directory: str | os.PathLike[str]) -> Batch:
 def load_batch(directory: str | os.PathLike[str], n: int, seed: int = 0) -> Batch:
     """n of the transitions kept of a run, or as many as there are, drawn without replacement. Raises RunError."""
     kept = load_transitions(directory)
-    rows = np.random.default_rng(seed).permutation(len(kept.rew))[:n]
-    return Batch(kept.obs[rows], kept.act[rows], kept.rew[rows], kept.next_obs[rows], kept.terminated[rows])
+    return take(kept, np.random.default_rng(seed).permutation(len(kept.rew))[:n])
 
 
 def reward_range(directory: str | os.PathLike[str]) -> tuple[float, float]:

@@ -7,8 +7,11 @@ import dataclasses
 import json
 import os
 import shlex
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -574,10 +577,25 @@ def _compile(dtype: str, quietly: bool = False, profile: bool = False) -> int:
     why = "first run of this version on this machine" if CACHE else "at every run: no cache directory can be written"
     print(f"compiling for {dtype} ({why}, under a minute) ...", end="", flush=True)
     started = time.perf_counter()
+    with _process_that_compiles_looks(dtype) if CACHE and not is_warm(f"look-{dtype}") else nullcontext():
+        warmup(dtype)
     for warm in warmups.values():
-        warm(dtype)
+        warm(dtype)  # what is compiled by now is read from the cache
     print(f" {time.perf_counter() - started:.1f} s")
     return 0
+
+
+@contextmanager
+def _process_that_compiles_looks(dtype: str) -> Iterator[None]:
+    """Next to an update, looks take longest to compile, so that a second core is of use. It may fail unseen."""
+    code = f"from minddpg.gradflow.monitor import warm_look; warm_look({dtype!r})"
+    beside = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+        beside.wait()
+    finally:
+        beside.kill()
+        beside.wait()
 
 
 # --- what people see --------------------------------------------------------------------------------------------------

@@ -47,6 +47,12 @@ def gather(transitions: Batch, indices: npt.NDArray[np.int64]) -> Batch:
     return batch
 
 
+def take(transitions: Batch, indices: npt.NDArray[np.int64]) -> Batch:
+    """`gather` for plain Python, which need not be compiled first."""
+    t, rows = transitions, indices
+    return Batch(t.obs[rows], t.act[rows], t.rew[rows], t.next_obs[rows], t.terminated[rows])
+
+
 class ShapeError(ValueError):
     """An array whose shape does not fit; the message names it and both shapes."""
 
@@ -116,10 +122,10 @@ class ReplayBuffer:
 
     def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
         """A batch of held transitions, uniform and with replacement."""
-        return gather(self.transitions, self.draw(batch_size, rng))
+        return take(self.transitions, self.draw(batch_size, rng))
 
     def spread(self, count: int) -> Batch:
         """Up to `count` held transitions, evenly spread from the oldest to the newest; none where none is held."""
         oldest = self._next if self.size == self.capacity else 0
         steps = np.linspace(0, self.size - 1, min(count, self.size)).astype(np.int64)
-        return gather(self.transitions, (oldest + steps) % self.capacity)
+        return take(self.transitions, (oldest + steps) % self.capacity)
