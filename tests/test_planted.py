@@ -3,9 +3,11 @@
 Each runs in a process of its own, without the JIT, on the copy.
 """
 
+import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -113,7 +115,7 @@ BUGS = {
     ),
     "actions scaled by the upper bound alone": (
         "training.py",
-        "self._low + (act + 1.0) * (0.5 * (self._high - self._low))",
+        "self._low + (act + 1.0) * self._half",
         "self._high * act",
         "test_training.py::test_actions_are_scaled_to_the_bounds_and_back_to_their_shape",
     ),
@@ -158,28 +160,37 @@ def run_tests(package, test, tmp_path):
     return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
 
 
-@pytest.fixture
-def package_copy(tmp_path):
-    shutil.copytree(Path(minddpg.__file__).parent, tmp_path / "copy" / "minddpg")
-    return tmp_path / "copy"
-
-
-@pytest.mark.skipif(not JIT, reason="planted once, by the run with the JIT")
-@pytest.mark.parametrize("bug", BUGS)
-def test_planted_bug_fails(bug, package_copy, tmp_path):
+def planted(bug, directory):
+    """The result of the bug's test on a copy with the bug in it; None for the copy as it is."""
+    shutil.copytree(Path(minddpg.__file__).parent, directory / "minddpg")
+    if bug is None:
+        return run_tests(directory, CHAIN, directory)
     file, right, wrong, test = BUGS[bug]
-    source = package_copy / "minddpg" / file
+    source = directory / "minddpg" / file
     text = source.read_text()
     assert text.count(right) == 1, (
         f"the line to spoil has changed: {right!r} stands {text.count(right)} times in {file}"
     )
     source.write_text(text.replace(right, wrong))
-    result = run_tests(package_copy, test, tmp_path)
+    return run_tests(directory, test, directory)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Of all bugs, as futures: each is a process of its own, and as many run at a time as there are cores."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {bug: pool.submit(planted, bug, tmp_path_factory.mktemp("copy")) for bug in (None, *BUGS)}
+
+
+@pytest.mark.skipif(not JIT, reason="planted once, by the run with the JIT")
+@pytest.mark.parametrize("bug", BUGS)
+def test_planted_bug_fails(bug, results):
+    result = results[bug].result()
     assert result.returncode == 1, result.stdout + result.stderr  # 1: tests ran and failed
     assert "AssertionError" in result.stdout, result.stdout  # by a comparison, not by a crash
 
 
 @pytest.mark.skipif(not JIT, reason="once, by the run with the JIT")
-def test_the_unspoilt_copy_passes(package_copy, tmp_path):
-    result = run_tests(package_copy, CHAIN, tmp_path)
+def test_the_unspoilt_copy_passes(results):
+    result = results[None].result()
     assert result.returncode == 0, result.stdout + result.stderr
