@@ -155,7 +155,10 @@ BUGS = {
 
 
 def run_tests(package, test, tmp_path):
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(TESTS / test)]
+    own = (
+        f"--basetemp={tmp_path / 'tmp'}"  # by default pytest clears what other pytests left, and runs in another's way
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", own, str(TESTS / test)]
     environment = clean_environment(PYTHONPATH=str(package), NUMBA_DISABLE_JIT="1", PYTHONDONTWRITEBYTECODE="1")
     return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
 
