@@ -188,7 +188,18 @@ def reward_range(directory: str | os.PathLike[str]) -> tuple[float, float]:
     return float(min(a.min(initial=math.inf) for a in known)), float(max(a.max(initial=-math.inf) for a in known))
 
 
-def load_table(directory: str | os.PathLike[str], table: str) -> dict[str, npt.NDArray[np.float64]]:
+class Table(dict[str, npt.NDArray[np.float64]]):
+    """The columns of a table by name. To ask for one that is not there is a RunError: the file is damaged."""
+
+    def __init__(self, path: Path, columns: Mapping[str, npt.NDArray[np.float64]]):
+        super().__init__(columns)
+        self.path = path
+
+    def __missing__(self, name: str) -> npt.NDArray[np.float64]:
+        raise _damaged(self.path, ValueError(f"it has no column {name}"))
+
+
+def load_table(directory: str | os.PathLike[str], table: str) -> Table:
     """The columns of a run's progress.csv, gradients.csv or evaluations.csv by name; no rows where it has no such file.
 
     A last line that was cut off, as by a power failure, is left out. Raises RunError for a damaged file.
@@ -196,19 +207,21 @@ def load_table(directory: str | os.PathLike[str], table: str) -> dict[str, npt.N
     path = Path(directory) / f"{table}.csv"
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-        if len(lines) == 1:
-            return {}  # not even the header
+        if lines == [""]:
+            return Table(path, {})
         names = lines[0].split(",")
+        if len(lines) == 1:
+            raise ValueError("its first line has no end")
         rows = [[float(cell) if cell else math.nan for cell in line.split(",")] for line in lines[1:-1]]
         if len(set(names)) < len(names) or any(len(row) != len(names) for row in rows):
             raise ValueError("its lines are not equally long")
     except FileNotFoundError:
-        return {}
+        return Table(path, {})
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from None
     except ValueError as error:
         raise _damaged(path, error) from None
-    return dict(zip(names, np.array(rows).reshape(len(rows), len(names)).T, strict=True))
+    return Table(path, dict(zip(names, np.array(rows).reshape(len(rows), len(names)).T, strict=True)))
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error, (ConfigError, RunError, EnvError, TrainingError, PlotError)):
             _fail(str(error))
         if isinstance(error, MemoryError):
-            _fail(f"not enough memory ({error}); lower --buffer-size")
+            _fail(f"not enough memory ({error}); {'lower --buffer-size' if args.run is _train else 'ask for less'}")
         raise
 
 
@@ -209,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     warmup = commands.add_parser(
         "warmup",
         help="compile now instead of at the first run",
-        description="Compile everything for this machine now, so that the first training run starts at once.",
+        description="Compile what training needs for this machine now, so that the first run starts at once.",
     )
     warmup.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: float32")
     warmup.set_defaults(run=lambda args: _compile(args.dtype))
@@ -430,14 +430,20 @@ def _gradflow(args: argparse.Namespace) -> int:
         _fail("--picture chooses what --plot FILE draws; add --plot FILE")
     if args.picture == "history" and args.directory is None:
         _fail("the picture history is of a run; name its DIR")
-    for path in filter(None, (args.plot, args.report)):
-        _check_parent(path)
+    if args.report is not None and not args.report.endswith((".html", ".htm")):
+        _fail(f"--report {args.report!r} must end in .html")
+    for path in (args.plot, args.report):
+        if path is not None:
+            _check_file(path)
 
+    from .checkpoint import load_info
     from .gradflow.canvas import check_path, require_matplotlib
 
     if args.plot is not None:
         check_path(args.plot)
     if args.plot is not None or args.report is not None:
+        if args.directory is not None:
+            load_info(args.directory)  # what is no run is said first
         require_matplotlib()
     agent, batch, what = _agent_and_batch(args, "DIR")
 
@@ -498,13 +504,16 @@ def _plot(args: argparse.Namespace) -> int:
     for directory in args.directories:
         path = args.out if args.out is not None else str(Path(directory) / "run.png")
         check_path(path)
-        _check_parent(path)
+        _check_file(path)
         save(run_figure(directory), path)
         print(f"{directory}: {path}")
     return 0
 
 
-def _check_parent(path: str) -> None:
+def _check_file(path: str) -> None:
+    """What can be said of a file to be written before the work is done."""
+    if not Path(path).name or Path(path).is_dir():
+        _fail(f"{path or 'an empty name'} is no name for a file; choose another")
     if not Path(path).absolute().parent.is_dir():
         _fail(f"{Path(path).parent} is not a directory; make it first")
 
@@ -574,8 +583,15 @@ def _compile(dtype: str, quietly: bool = False, profile: bool = False) -> int:
         warmups[f"profile-{dtype}"] = warm_profile
     if quietly and all(map(is_warm, warmups)):
         return 0
-    why = "first run of this version on this machine" if CACHE else "at every run: no cache directory can be written"
-    print(f"compiling for {dtype} ({why}, under a minute) ...", end="", flush=True)
+    first = "first run of this version on this machine, under a minute"
+    why = (
+        "is there already"
+        if all(map(is_warm, warmups))
+        else first
+        if CACHE
+        else "at every run: no cache directory can be written"
+    )
+    print(f"compiling for {dtype} ({why}) ...", end="", flush=True)
     started = time.perf_counter()
     with _process_that_compiles_looks(dtype) if CACHE and not is_warm(f"look-{dtype}") else nullcontext():
         warmup(dtype)
@@ -589,7 +605,12 @@ def _compile(dtype: str, quietly: bool = False, profile: bool = False) -> int:
 def _process_that_compiles_looks(dtype: str) -> Iterator[None]:
     """Next to an update, looks take longest to compile, so that a second core is of use. It may fail unseen."""
     code = f"from minddpg.gradflow.monitor import warm_look; warm_look({dtype!r})"
-    beside = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    beside = subprocess.Popen(
+        [sys.executable, "-P", "-c", code],  # -P and the path: this package, and not one in the working directory
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         yield
         beside.wait()
@@ -634,7 +655,7 @@ def _chart(returns: list[float], width: int = 60, height: int = 8) -> str:
     for level in range(height - 1, -1, -1):
         label = f"{high:9.1f}" if level == height - 1 else f"{low:9.1f}" if level == 0 else " " * 9
         lines.append(f"{label} |" + "".join("*" if row == level else " " for row in rows).rstrip())
-    scale = f"1{f'episode {len(returns)}':>{max(1, columns - 1)}}"
+    scale = f"1{f' episode {len(returns)}':>{max(1, columns - 1)}}"
     return "\n".join(["return per episode while learning, noise included", *lines, " " * 10 + "+" + "-" * columns,
                       " " * 11 + scale])  # fmt: skip
 

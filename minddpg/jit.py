@@ -37,8 +37,11 @@ KEPT_CACHES = 4  # salted cache directories left in place: this version's and a 
 
 
 def _sources_hash(package: Path) -> str:
-    """A hash of every source file: Numba alone would not notice an edit in a file whose functions it inlined."""
-    digest = hashlib.sha256()
+    """A hash of every source file: Numba alone would not notice an edit in a file whose functions it inlined.
+
+    And of where they stand, as Numba keeps code by path: another copy of the package has compiled nothing for this one.
+    """
+    digest = hashlib.sha256(str(package.resolve()).encode())
     for source in sorted(package.rglob("*.py")):
         digest.update(source.relative_to(package).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

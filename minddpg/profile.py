@@ -1,7 +1,7 @@
 """Where the time of a training run goes: `minddpg train --profile`.
 
 Normally an update is one compiled call, into which no clock can look. Under a profile its parts are called one by one,
-in the same order and with the same results, and everything the training loop calls is timed.
+in the same order and with the same parameters (losses to rounding), and everything the training loop calls is timed.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ class Profile:
         call(adam, dtype, critic.params, dparams, critic_adam, rates.critic_lr)
         self._lap("optimiser")
         dtheta, dact, q = call(actor_gradient, dtype, actor, critic, batch.obs)
-        actor_loss, dq_dact_rms = -q.mean(), np.sqrt(np.mean(dact * dact)) * len(dact)
+        with np.errstate(over="ignore"):
+            actor_loss, dq_dact_rms = -q.mean(), np.sqrt(np.mean(dact * dact)) * len(dact)
         self._lap("actor step")
         call(adam, dtype, actor.params, dtheta, actor_adam, rates.actor_lr)
         call(polyak, dtype, target_critic.params, critic.params, rates.tau)

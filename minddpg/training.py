@@ -228,7 +228,11 @@ def train(
         if evaluations is None:
             evaluations = EVALUATIONS if isinstance(env, str) else 0
         evaluator = Evaluator(env, environment, evaluations, config) if evaluations else None
-        return _train(environment, config, seed, out, progress, profile, diagnose_every, evaluator, warn or _log)
+        try:
+            return _train(environment, config, seed, out, progress, profile, diagnose_every, evaluator, warn or _log)
+        finally:
+            if evaluator:
+                evaluator.close()
     finally:
         environment.close()
 
@@ -275,8 +279,6 @@ def _train(
     finally:
         if directory:
             directory.close()
-        if evaluator:
-            evaluator.close()
     return TrainResult(agent, history, step, stop.is_set(), list(monitor.found.values()))
 
 
@@ -409,8 +411,8 @@ def evaluate(
 
     max_steps: an episode that takes longer is an error, since it may never end. Raises ConfigError, EnvError.
     """
-    if episodes < 1:
-        raise ConfigError(f"episodes must be 1 or more, not {episodes}")
+    if min(episodes, max_steps) < 1:
+        raise ConfigError(f"episodes and max_steps must be 1 or more, not {episodes} and {max_steps}")
     seed = checked_seed(seed)
     environment = Environment(env, agent.config.dtype)
     try:
@@ -445,12 +447,12 @@ class Evaluator:
             self._environment = Environment(env, config.dtype)
         if self._environment.is_same(training):
             raise EnvError(f"{training.name} cannot be evaluated while it trains: the callable made the same one twice")
-        self._steps = [config.steps * (i + 1) // count for i in range(count)]
-        self._first = config.learning_starts
+        learning = config.steps - config.learning_starts
+        self._steps = [config.learning_starts + learning * (i + 1) // count for i in range(count)]
 
     def is_due(self, step: int) -> bool:
         """Whether to evaluate after this step."""
-        return step in self._steps and step > self._first
+        return step in self._steps
 
     def evaluate(self, step: int, agent: DDPG) -> list[dict[str, float]]:
         """One episode's states: step, return (of the episode, undiscounted), t, q, discounted_return, tail.

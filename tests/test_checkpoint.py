@@ -224,7 +224,11 @@ def test_tables_are_read_back_and_damage_is_named(tmp_path):
     path.write_text(path.read_text() + "3,0.")  # cut off in the middle of a line
     np.testing.assert_array_equal(load_table(tmp_path / "run", "gradients")["step"], [1, 2])
     assert load_table(tmp_path / "run", "evaluations") == {}
-    for damage in ("step,x\n1,2\n1\n", "step,x\n1,high\n", "step,step\n1,1\n", "\xff\n1,\n"):
+    with pytest.raises(RunError, match=r"gradients.csv is damaged \(it has no column y\)"):
+        load_table(tmp_path / "run", "gradients")["y"]
+    path.write_text("")
+    assert load_table(tmp_path / "run", "gradients") == {}
+    for damage in ("\0" * 100, "step,x\n1,2\n1\n", "step,x\n1,high\n", "step,step\n1,1\n", "\xff\n1,\n"):
         path.write_text(damage)
         with pytest.raises(RunError, match=r"gradients.csv is damaged"):
             load_table(tmp_path / "run", "gradients")

@@ -72,6 +72,8 @@ def test_default_directories_are_numbered(capsys, tmp_path):
         (["gradflow", "nowhere"], "nowhere is not a run directory"),
         (["gradflow", "nowhere", "--obs-dim", "4"], "--obs-dim is for a fresh agent; leave out DIR or the flag"),
         (["gradflow", "--report", "x.html"], "--report is of a run; name its DIR"),
+        (["gradflow", "--plot", ""], "no name for a file"),
+        (["gradflow", "nowhere", "--report", "x.png"], "must end in .html"),
         (["gradflow", "--plot", "x.bmp"], "x.bmp must end in .png or .svg"),
         (["gradflow", "--plot", "no/such/x.png"], "no/such is not a directory; make it first"),
         (["gradflow", "--picture", "action"], "add --plot FILE"),
@@ -476,6 +478,30 @@ def test_each_picture_is_drawn(capsys, tmp_path, picture):
     assert "picture: x.svg" in out
     assert (tmp_path / "x.svg").read_text().count("<path") > 20
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "argv"),
+    [
+        ("gradients", "step", ["gradflow", "run", "--plot", "x.png", "--picture", "history"]),
+        ("gradients", "rms.dact", ["gradflow", "run", "--plot", "x.png", "--picture", "history"]),
+        ("gradients", "saturated", ["plot", "run"]),
+        ("gradients", "step", ["plot", "run"]),
+        ("evaluations", "q", ["plot", "run"]),
+        ("progress", "return", ["gradflow", "run", "--report", "x.html"]),
+    ],
+)
+def test_a_table_without_a_column_is_named(capsys, tmp_path, table, column, argv):
+    pytest.importorskip("matplotlib")
+    status, _, err = run(capsys, "train", *SHORT, "--out", "run", "--quiet", "--diagnose-every", "50")
+    assert status == 0, err
+    path = tmp_path / "run" / f"{table}.csv"
+    path.write_text(path.read_text().replace(f"{column},", "other,", 1))
+    before = sorted(tmp_path.rglob("*"))
+    status, _, err = run(capsys, *argv)
+    assert status == 2
+    assert f"{table}.csv is damaged (it has no column {column})" in err.splitlines()[-1]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_pages_and_reports(capsys, tmp_path):

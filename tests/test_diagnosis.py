@@ -161,6 +161,17 @@ def test_a_q_beyond_what_rewards_allow(healthy):
     assert names(agent, batch) == ["impossible Q"]
 
 
+@pytest.mark.parametrize("factor", [np.nan, np.inf, 1e30])
+def test_an_agent_of_no_finite_numbers_is_not_called_healthy(healthy, factor):
+    agent, batch = healthy
+    with np.errstate(all="ignore"):
+        agent.critic.params[:] *= np.float32(factor)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = names(agent, batch)
+    assert found in (["not finite"], ["impossible Q"])
+    assert found == ["not finite"] or factor == 1e30
+
+
 def test_each_diagnosis_names_cause_and_remedy_in_one_line(healthy):
     agent, batch = healthy
     changed(agent, critic__2__bias=lambda b: b + 1e4, actor__0__bias=lambda b: b - 1e4)

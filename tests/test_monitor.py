@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import make_batch
 
-from minddpg import DDPG, Config, ConfigError, EnvError, ReplayBuffer, train
+from minddpg import DDPG, Config, ConfigError, EnvError, ReplayBuffer, RunError, train
 from minddpg.checkpoint import load_table
 from minddpg.gradflow.monitor import CONFIRMED, PAUSE, Monitor
 
@@ -65,6 +65,19 @@ def test_a_thing_is_said_when_it_lasts_and_once_a_minute_at_most(rng):
     assert str(finding).startswith("steps 0 to 179: the critic ignores the action")
 
 
+def test_what_was_not_said_yet_comes_before_what_was(rng):
+    agent, replay = blind_agent(rng)
+    state = agent.state_dict()
+    state["critic.2.bias"] += 1e4
+    agent.load_state_dict(state)
+    time, said = [0.0], []
+    monitor = Monitor(rng, warn=lambda d: said.append(d.name), clock=lambda: time[0])
+    for i in range(4 * int(PAUSE)):
+        time[0] = float(i)
+        monitor.look(i, agent, replay)
+    assert said == ["action-blind", "impossible Q", "action-blind", "impossible Q"]
+
+
 def test_a_single_odd_look_is_not_said(rng):
     agent, replay = blind_agent(rng)
     healthy = DDPG(3, 1, CONFIG, seed=5)
@@ -102,7 +115,7 @@ def test_without_a_listener_the_logger_is_told_and_the_result_has_it(caplog):
 def test_q_is_compared_with_the_return_that_followed(tmp_path):
     result = train("Pendulum-v1", CONFIG, evaluations=3, out=tmp_path / "run")
     table = load_table(tmp_path / "run", "evaluations")
-    assert set(table["step"]) == {100, 200, 300}
+    assert set(table["step"]) == {133, 216, 300}  # spread over the steps that learn
     last = {name: column[table["step"] == 300] for name, column in table.items()}
     assert (last["t"][0], last["t"][-1], len(last["t"])) == (0, 199, 50)
     np.testing.assert_allclose(last["tail"], 0.99 ** (200 - last["t"]))
@@ -133,6 +146,27 @@ def test_a_terminated_episode_has_no_tail(tmp_path):
     assert set(table["tail"]) == {0}
     np.testing.assert_allclose(table["discounted_return"], (1 - 0.99 ** (5 - table["t"])) / (1 - 0.99))
     np.testing.assert_array_equal(table["return"], 5)
+
+
+def test_environments_are_closed_whatever_happens(tmp_path):
+    import gymnasium
+
+    made, closed = [], []
+
+    class Counted(gymnasium.Wrapper):
+        def close(self):
+            closed.append(self)
+            super().close()
+
+    def make():
+        made.append(Counted(gymnasium.make("Pendulum-v1")))
+        return made[-1]
+
+    (tmp_path / "exists").mkdir()
+    with pytest.raises(RunError, match="exists"):
+        train(make, CONFIG, out=tmp_path / "exists", evaluations=2)
+    assert len(made) == 2
+    assert set(map(id, made)) == set(map(id, closed))
 
 
 def test_an_environment_that_is_handed_out_twice_is_not_evaluated_in():

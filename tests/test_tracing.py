@@ -88,6 +88,17 @@ def test_a_small_step_climbs_as_predicted(seed):
         assert climb.actual == 0
 
 
+def test_what_adams_step_does_to_q_is_measured(agent_and_batch):
+    agent, batch = agent_and_batch
+    climb = trace(agent, batch, routes=False).climb
+    before, after = agent.copy(), agent.copy()
+    critic_step(before.learner, batch, before.rates)
+    after.update(batch)
+    rise = np.mean(after.q(batch.obs, after.act(batch.obs)) - before.q(batch.obs, before.act(batch.obs)))
+    assert climb.adam == pytest.approx(rise, rel=1e-6)
+    assert climb.adam > 0
+
+
 def test_a_step_the_wrong_way_shows(agent_and_batch, monkeypatch):
     right = tracing.actor_gradient
     monkeypatch.setattr(tracing, "actor_gradient", lambda *a: (-right(*a)[0], *right(*a)[1:]))

@@ -3,8 +3,9 @@
 import naive
 import numpy as np
 import pytest
-from conftest import random_agent
+from conftest import make_batch, random_agent
 
+from minddpg import DDPG, Config
 from minddpg.ddpg import actor_gradient, critic_step
 from minddpg.gradflow import look, walk
 from minddpg.gradflow.way import norm
@@ -71,6 +72,21 @@ def test_the_way_ends_where_the_actors_gradient_ends(seed, dtype):
     assert all(p.array.dtype == dtype for p in passed.values())
     names = list(passed)
     assert all(p.of in names[: names.index(p.name)] for p in passed.values() if p.of)  # each from one before it
+
+
+def test_what_each_array_was_made_from(rng):
+    config = Config(hidden_sizes=(4, 3), action_layer=1, dtype="float64")
+    agent, batch = DDPG(2, 1, config), make_batch(rng, 5, 2, 1)
+    made_from = {p.name: p.of for p in walk(agent.actor, agent.critic, batch.obs)}
+    assert made_from == {
+        "obs": "", "actor.0.h": "obs", "actor.1.h": "actor.0.h", "actor.2.z": "actor.1.h", "act": "actor.2.z",
+        "critic.0.h": "obs", "critic.1.x": "act", "critic.1.h": "critic.1.x", "q": "critic.1.h",
+        "dq": "", "critic.1.dh": "dq", "critic.1.dz": "critic.1.dh", "dact": "critic.1.dz", "dq_dact": "dact",
+        "actor.2.dz": "dact", "actor.2.dweight": "actor.2.dz", "actor.2.dbias": "actor.2.dz",
+        "actor.1.dh": "actor.2.dz", "actor.1.dz": "actor.1.dh", "actor.1.dweight": "actor.1.dz",
+        "actor.1.dbias": "actor.1.dz", "actor.0.dh": "actor.1.dz", "actor.0.dz": "actor.0.dh",
+        "actor.0.dweight": "actor.0.dz", "actor.0.dbias": "actor.0.dz", "dtheta": "dact",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -28,11 +28,18 @@ def statistics(learner: Learner, seen: Look, rewards: tuple[float, float], gamma
     held: share of those that dQ/da would take back inside. q_*: of Q at the replayed actions; td_*: quantiles of Q - y.
     rew_low, rew_high: `rewards`; possible_low, possible_high: between which values Q must then lie (see `possible`).
     Per network: distance, |theta - theta'| / |theta|. Per layer: norms of its weights and biases together and of their
-    gradient, and Adam's step as a share of them; dead, the share of units that are 0 for the whole batch.
+    gradient, and Adam's step as a share of them; dead, the share of units that are 0 for the whole batch at mu(s), in
+    the critic after its step.
     rms.*: RMS of each array on the actor's way (see way.py).
     """
+    with np.errstate(all="ignore"):  # an agent that diverges is told by its numbers
+        return _statistics(learner, seen, rewards, gamma)
+
+
+def _statistics(learner: Learner, seen: Look, rewards: tuple[float, float], gamma: float) -> Statistics:
     arrays = {passed.name: passed.array for passed in seen.passed}
-    act, q, error = arrays["act"], seen.q, seen.q - seen.target_q
+    act, q = arrays["act"], seen.q.astype(np.float64)
+    error = q - seen.target_q
     low, high = possible(rewards, gamma)
     beyond = np.abs(act) > SATURATED
     td_10, td_50, td_90 = np.quantile(error, (0.1, 0.5, 0.9)).tolist()
@@ -105,6 +112,9 @@ class Diagnosis(NamedTuple):
 def diagnose(row: Mapping[str, float]) -> list[Diagnosis]:
     """What is wrong, by a row of `statistics`; nothing for a healthy agent. A cause hides what only follows from it."""
     found = []
+    if not all(math.isfinite(row[name]) for name in ("q_low", "q_high", "dq_dact_rms", "tanh_slope")):
+        what = f"Q from {row['q_low']:.3g} to {row['q_high']:.3g}, RMS of dQ/da {row['dq_dact_rms']:.3g}: not finite"
+        return [Diagnosis("not finite", what, "lower critic_lr and actor_lr, or scale rewards and observations")]
     dead = {name: _dead_layer(row, name) for name in ("actor", "critic")}
     for name, layer in dead.items():
         if layer is not None:

@@ -50,7 +50,7 @@ class Monitor:
         self.found: dict[str, Finding] = {}
         self._seen: dict[str, tuple[int, int]] = {}  # in looks in a row: since which step, how many
         self._rewards = (math.inf, -math.inf)  # lowest and highest so far; the replay forgets old ones
-        self._silent_until = -np.inf
+        self._said: dict[str, float] = {}  # when each was last said
 
     def after_update(self, step: int, agent: DDPG, replay: ReplayBuffer) -> None:
         """To be called after every update; step: environment steps made."""
@@ -73,9 +73,15 @@ class Monitor:
             if looks >= CONFIRMED:
                 first = self.found[name].first if name in self.found else first
                 self.found[name] = Finding(diagnosis, first, step)
-                if self.clock() >= self._silent_until:
-                    self._silent_until = self.clock() + PAUSE
-                    self.warn(diagnosis)
+        self._say([diagnosis for name, diagnosis in current.items() if self._seen[name][1] >= CONFIRMED])
+
+    def _say(self, lasting: list[Diagnosis]) -> None:
+        """The one that was not said for the longest time, if a minute has passed since the last."""
+        now = self.clock()
+        if lasting and now >= max(self._said.values(), default=-math.inf) + PAUSE:
+            longest = min(lasting, key=lambda diagnosis: self._said.get(diagnosis.name, -math.inf))
+            self._said[longest.name] = now
+            self.warn(longest)
 
 
 def warm_look(dtype: str) -> None:

@@ -72,6 +72,9 @@ def history_figure(gradients: Table) -> Figure:
 
 def gradient_way(gradients: Table) -> list[str]:
     """The arrays from dq to actor.0.dweight by name, in the order the gradient passes them; none for no table."""
+    if gradients:
+        for needed in ("rms.dq", "rms.dact", "rms.actor.0.dweight"):
+            gradients[needed]
     names = [column.removeprefix("rms.") for column in gradients if column.startswith("rms.")]
     return [name for name in names if name in ("dq", "dact", "actor.0.dweight") or name.split(".")[-1] in ("dh", "dz")]
 
@@ -132,7 +135,7 @@ def _waterfall(axes: Axes, names: Sequence[str], first: FloatArray, last: FloatA
     axes.yaxis.tick_right()
     axes.yaxis.set_label_position("right")
     axes.set_yticks(rows, ["", *(_factor(last[row - 1], last[row]) for row in rows[1:])])
-    axes.set(xlabel="RMS of d(loss)/d(array)", ylabel="factor of the hop")
+    axes.set(xlabel="RMS of d(loss)/d(array)", ylabel="RMS over the RMS before")
     handles = [
         Patch(color=RED, alpha=0.75, label="shrinks"),
         Patch(color=BLUE, alpha=0.75, label="grows"),
@@ -508,7 +511,7 @@ def _distance(axes: Axes, gradients: Table) -> None:
 
 
 def _rows(table: Table) -> int:
-    return len(table["step"]) if "step" in table else 0
+    return len(table["step"]) if table else 0
 
 
 def _marker(values: Sequence[float] | FloatArray) -> str:
