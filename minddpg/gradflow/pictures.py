@@ -72,7 +72,7 @@ def history_figure(gradients: Table) -> Figure:
 
 def gradient_way(gradients: Table) -> list[str]:
     """The arrays from dq to actor.0.dweight by name, in the order the gradient passes them; none for no table."""
-    if gradients:
+    if _rows(gradients):
         for needed in ("rms.dq", "rms.dact", "rms.actor.0.dweight"):
             gradients[needed]
     names = [column.removeprefix("rms.") for column in gradients if column.startswith("rms.")]
