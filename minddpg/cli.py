@@ -583,14 +583,12 @@ def _compile(dtype: str, quietly: bool = False, profile: bool = False) -> int:
         warmups[f"profile-{dtype}"] = warm_profile
     if quietly and all(map(is_warm, warmups)):
         return 0
-    first = "first run of this version on this machine, under a minute"
-    why = (
-        "is there already"
-        if all(map(is_warm, warmups))
-        else first
-        if CACHE
-        else "at every run: no cache directory can be written"
-    )
+    if all(map(is_warm, warmups)):
+        why = "is there already"
+    elif CACHE:
+        why = "first run of this version on this machine, under a minute"
+    else:
+        why = "at every run: no cache directory can be written"
     print(f"compiling for {dtype} ({why}) ...", end="", flush=True)
     started = time.perf_counter()
     with _process_that_compiles_looks(dtype) if CACHE and not is_warm(f"look-{dtype}") else nullcontext():

@@ -141,9 +141,9 @@ class Report:
 
     def _rows(self, colour: bool) -> list[str]:
         named = max(len("tensor"), *(len(t.name) for t in self.tensors))
-        shaped = max(len("shape"), *(len(_shape(t.shape)) for t in self.tensors))
+        shaped = max(len("shape"), *(len(tuple_text(t.shape)) for t in self.tensors))
         float32 = any(not math.isnan(t.float32_error) for t in self.tensors)
-        placed = max(len("at"), *(len(_shape(t.index)) for t in self.tensors))
+        placed = max(len("at"), *(len(tuple_text(t.index)) for t in self.tensors))
         head = (
             f"{'tensor':<{named}}  {'shape':<{shaped}}{'checked':>8}{'zeros':>7}{'kinks':>6}{'unres.':>7}"
             f"{'rel err':>9}{'worst':>8}{'allowed':>9}  {'at':<{placed}}{'analytic':>12}{'numeric':>12}{'ratio':>10}"
@@ -151,8 +151,9 @@ class Report:
         lines = [head + (f"{'float32':>9}" if float32 else "") + "  verdict"]
         for t in sorted(self.tensors, key=lambda t: (t.ok, -t.max_rel_error)):
             row = (
-                f"{t.name:<{named}}  {_shape(t.shape):<{shaped}}{t.checked:>8}{t.zeros:>7}{t.kinks:>6}{t.unresolved:>7}"
-                f"{t.rel_error:>9.0e}{t.max_rel_error:>8.0e}{t.tolerance:>9.0e}  {_shape(t.index):<{placed}}"
+                f"{t.name:<{named}}  {tuple_text(t.shape):<{shaped}}"
+                f"{t.checked:>8}{t.zeros:>7}{t.kinks:>6}{t.unresolved:>7}"
+                f"{t.rel_error:>9.0e}{t.max_rel_error:>8.0e}{t.tolerance:>9.0e}  {tuple_text(t.index):<{placed}}"
                 f"{t.analytic:>12.3e}{t.numeric:>12.3e} {t.ratio:>9.4g}"
             )
             row += "" if not float32 else f"{'':>9}" if math.isnan(t.float32_error) else f"{t.float32_error:>9.0e}"
@@ -182,11 +183,12 @@ def _remarks(t: TensorReport) -> list[str]:
     for what, where, shown in (("on a kink", t.kinks_at, not t.ok), ("unresolved", t.unresolved_at, True)):
         if where and shown:
             more = f" and {len(where) - LISTED} more" if len(where) > LISTED else ""
-            remarks.append(f"{what}: {', '.join(map(_shape, where[:LISTED]))}{more}")
+            remarks.append(f"{what}: {', '.join(map(tuple_text, where[:LISTED]))}{more}")
     return remarks
 
 
-def _shape(numbers: tuple[int, ...]) -> str:
+def tuple_text(numbers: tuple[int, ...]) -> str:
+    """A shape or an index: (3,64)."""
     return "(" + ",".join(map(str, numbers)) + ")"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..ddpg import Learner
 from ..jit import FloatArray
 from ..networks import PARAMS_START, Network
-from .way import Look, norm
+from .way import Look, norm, rms
 
 Statistics = dict[str, float]
 
@@ -44,7 +44,7 @@ def _statistics(learner: Learner, seen: Look, rewards: tuple[float, float], gamm
     beyond = np.abs(act) > SATURATED
     td_10, td_50, td_90 = np.quantile(error, (0.1, 0.5, 0.9)).tolist()
     row = {
-        "dq_dact_rms": _rms(arrays["dq_dact"]),
+        "dq_dact_rms": rms(arrays["dq_dact"]),
         "tanh_slope": 1 - float(np.mean(act * act)),
         "saturated": float(np.mean(beyond)),
         "held": float(np.mean((act * arrays["dq_dact"] < 0)[beyond])) if beyond.any() else 0.0,
@@ -73,7 +73,7 @@ def _statistics(learner: Learner, seen: Look, rewards: tuple[float, float], gamm
             row[f"{name}.{layer}.step_share"] = _share(norm(_layer(step, layer)), size)
             if layer < len(network.layout) - 2:
                 row[f"{name}.{layer}.dead"] = 1 - float(np.mean(arrays[f"{name}.{layer}.h"].any(axis=0)))
-    row |= {f"rms.{name}": _rms(array) for name, array in arrays.items()}
+    row |= {f"rms.{name}": rms(array) for name, array in arrays.items()}
     return row
 
 
@@ -88,10 +88,6 @@ def possible(rewards: tuple[float, float], gamma: float) -> tuple[float, float]:
 def _layer(network: Network, layer: int) -> FloatArray:
     """A layer's weights and biases, as one vector."""
     return network.params[network.layout[layer, PARAMS_START] : network.layout[layer + 1, PARAMS_START]]
-
-
-def _rms(array: FloatArray) -> float:
-    return norm(array) / math.sqrt(max(1, array.size))
 
 
 def _share(part: float, whole: float) -> float:

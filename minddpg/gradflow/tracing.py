@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from ..ddpg import DDPG, actor_gradient
-from ..gradcheck.report import finite
+from ..gradcheck.report import finite, tuple_text
 from ..jit import FloatArray
 from ..networks import Network, named_parameters
 from ..replay import Batch
 from .diagnosis import Diagnosis, Statistics, diagnose, statistics
 from .four_routes import Chain, Routes, compare
-from .way import Passed, look, norm
+from .way import Passed, look, norm, rms
 
 HEADINGS = {
     1: "feed the batch's states to the actor",
@@ -61,7 +61,7 @@ class Hop:
     @property
     def rms(self) -> float:
         """Root of the mean square: norm / sqrt(number of elements)."""
-        return self.norm / math.sqrt(max(1, self.array.size))
+        return rms(self.array)
 
     @property
     def low(self) -> float:
@@ -130,7 +130,7 @@ class Trace:
 
     def __str__(self) -> str:
         named = max(len(hop.name) for hop in self.hops)
-        shaped = max(len(_shape(hop.shape)) for hop in self.hops)
+        shaped = max(len(tuple_text(hop.shape)) for hop in self.hops)
         head = (
             f"    {'tensor':<{named}}  {'shape':<{shaped}} {'norm':>9} {'RMS':>9} {'lowest':>10} {'highest':>10} "
             f"{'zeros':>6} {'x norm':>9}  formula"
@@ -141,7 +141,7 @@ class Trace:
             for hop in (hop for hop in self.hops if hop.step == step):
                 factor = "" if math.isnan(hop.factor) else f"{hop.factor:.3g}"
                 lines.append(
-                    f"    {hop.name:<{named}}  {_shape(hop.shape):<{shaped}} {hop.norm:>9.3g} {hop.rms:>9.3g} "
+                    f"    {hop.name:<{named}}  {tuple_text(hop.shape):<{shaped}} {hop.norm:>9.3g} {hop.rms:>9.3g} "
                     f"{hop.low:>10.3g} {hop.high:>10.3g} {hop.zeros:>6.0%} {factor:>9}  {hop.formula}"
                 )
         lines.append("x norm: the norm over that of the tensor it was made from; dx is d(loss)/dx, and has x's shape")
@@ -225,7 +225,3 @@ def _climb(actor: Network, critic: Network, obs: FloatArray, adam_step: FloatArr
         return float(np.mean(moved_q - q))
 
     return Climb(lr, lr * length**2, rise(-lr * dtheta), rise(adam_step))
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return "(" + ",".join(map(str, shape)) + ")"

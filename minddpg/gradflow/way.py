@@ -138,3 +138,8 @@ def norm(array: FloatArray) -> float:
     flat = array.ravel()
     wide = flat if flat.dtype == np.float64 else flat.astype(np.float64)
     return math.sqrt(float(np.dot(wide, wide)))
+
+
+def rms(array: FloatArray) -> float:
+    """Root of the mean square."""
+    return norm(array) / math.sqrt(max(1, array.size))
