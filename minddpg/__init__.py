@@ -28,17 +28,17 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from . import gradcheck as gradcheck
     from . import gradflow as gradflow
-    from .checkpoint import RunError as RunError
-    from .checkpoint import load as load
+    from .agent import DDPG as DDPG
     from .config import Config as Config
     from .config import ConfigError as ConfigError
-    from .ddpg import DDPG as DDPG
+    from .environment import EnvError as EnvError
+    from .evaluation import evaluate as evaluate
     from .replay import Batch as Batch
     from .replay import ReplayBuffer as ReplayBuffer
     from .replay import ShapeError as ShapeError
-    from .training import EnvError as EnvError
+    from .runs.directory import load as load
+    from .runs.files import RunError as RunError
     from .training import TrainingError as TrainingError
-    from .training import evaluate as evaluate
     from .training import train as train
 
 _HOME = {
@@ -46,14 +46,14 @@ _HOME = {
     "ConfigError": "config",
     "Batch": "replay",
     "ReplayBuffer": "replay",
-    "DDPG": "ddpg",
+    "DDPG": "agent",
     "ShapeError": "replay",
     "train": "training",
-    "evaluate": "training",
-    "EnvError": "training",
+    "evaluate": "evaluation",
+    "EnvError": "environment",
     "TrainingError": "training",
-    "load": "checkpoint",
-    "RunError": "checkpoint",
+    "load": "runs.directory",
+    "RunError": "runs.files",
     "gradcheck": "",
     "gradflow": "",
 }

@@ -9,8 +9,8 @@ Notation in the derivations: row i of x is x_i; a sum over i runs over the batch
 
 import numpy as np
 
-from .jit import FloatArray, each, jit, where
-from .matmul import matmul, matmul_left_transposed, matmul_right_transposed
+from .fast.jit import FloatArray, each, jit, where
+from .fast.matmul import matmul, matmul_left_transposed, matmul_right_transposed
 
 
 @jit

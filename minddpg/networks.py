@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .jit import FloatArray, each, jit
+from .fast.jit import FloatArray, each, jit
 from .layers import (
     linear_backward_input,
     linear_backward_weights,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .config import Config
-from .jit import FloatArray
+from .fast.jit import FloatArray
 
 
 class GaussianNoise:

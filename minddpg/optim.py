@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .jit import FloatArray, each, jit, where
+from .fast.jit import FloatArray, each, jit, where
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 FLUSH = 1e-30  # float32's denormals start at 1e-38 and are slow; the moments of a dead unit get there in 800 updates

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .ddpg import DDPG, Losses, actor_gradient, bellman_target, critic_gradient, smallest
-from .jit import call, mark_warm
+from .agent import DDPG, smallest
+from .ddpg import Losses, actor_gradient, bellman_target, critic_gradient
+from .fast.jit import call, mark_warm
 from .optim import adam, polyak
 from .replay import Batch, ReplayBuffer, gather
 
 if TYPE_CHECKING:
+    from .environment import Environment
+    from .evaluation import Evaluator
     from .gradflow.monitor import Monitor
-    from .training import Environment, Evaluator
 
 PARTS = ("environment", "act", "replay", "critic step", "actor step", "optimiser", "diagnostics", "the rest")
 PER_UPDATE = ("critic step", "actor step", "optimiser")

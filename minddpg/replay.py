@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .jit import FloatArray, each, jit
+from .fast.jit import FloatArray, each, jit
 
 
 class Batch(NamedTuple):

@@ -462,7 +462,7 @@ def matmul_section(installed, quick):
     """Our three products against NumPy's BLAS on one thread, many in a row: ours from compiled code, NumPy's not."""
     import numba
 
-    from minddpg.matmul import matmul, matmul_left_transposed, matmul_right_transposed
+    from minddpg.fast.matmul import matmul, matmul_left_transposed, matmul_right_transposed
 
     def repeated(product):
         @numba.njit

@@ -21,14 +21,14 @@ from reproduce import interquartile_mean, machine
 
 import minddpg
 from minddpg import DDPG, Batch, Config, ReplayBuffer, training
-from minddpg.checkpoint import load_transitions
 from minddpg.ddpg import Losses, bellman_target, critic_gradient
+from minddpg.fast.jit import call
 from minddpg.gradflow import MISTAKES, mistaken_gradient, mistakes, trace
 from minddpg.gradflow.classic_mistakes import CRITIC_TOO, RIGHT, SUM
 from minddpg.gradflow.monitor import EVERY, Monitor
-from minddpg.jit import call
 from minddpg.optim import adam, polyak
 from minddpg.replay import gather
+from minddpg.runs.directory import load_transitions
 
 STEPS, SEEDS, STARTS = 10_000, 5, 50
 SGD_LR = 0.01  # plain descent needs another rate: the best for the right gradient of 0.003, 0.01, 0.03, 0.1, 0.3

@@ -38,8 +38,18 @@ from typing import Any, NamedTuple, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 EQUIVALENTS = Path(__file__).with_name("mutation_equivalents.txt")
-MODULES = ["layers", "networks", "optim", "ddpg"]
-TESTS = ["layers", "networks", "optim", "ddpg", "replay", "checkpoint", "training"]  # none starts a process
+MODULES = ["layers", "networks", "optim", "ddpg", "agent", "seeds"]
+TESTS = [
+    "layers",
+    "networks",
+    "optim",
+    "ddpg",
+    "agent",
+    "seeds",
+    "replay",
+    "directory",
+    "training",
+]  # none starts a process
 ROW = ["module", "line", "change", "outcome", "by", "tests"]  # `tests`: a hash of them
 MEMORY = 8 << 30  # bytes of address space: a mutant may ask for any amount
 

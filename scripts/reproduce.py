@@ -20,7 +20,7 @@ import numpy as np
 from pendulum_optimum import optimal_returns
 
 import minddpg
-from minddpg.ddpg import warmup
+from minddpg.agent import warmup
 
 STARTS, FIRST = 100, 10_000
 

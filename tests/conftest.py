@@ -59,3 +59,10 @@ def random_agent(seed, dtype="float64", updates=0, units=24):
     for _ in range(updates):
         agent.update(batch)
     return agent, batch
+
+
+SMALL = {"hidden_sizes": (8, 7), "batch_size": 5, "buffer_size": 100, "dtype": "float64"}
+
+
+def agent_of(obs_dim=3, act_dim=2, seed=0, **changes):
+    return DDPG(obs_dim, act_dim, Config(**{**SMALL, **changes}), seed)

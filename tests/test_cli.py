@@ -11,8 +11,10 @@ import pytest
 from conftest import JIT, clean_environment
 
 import minddpg
-from minddpg import Config, checkpoint, cli
+from minddpg import Config, cli
+from minddpg.cli import terminal
 from minddpg.gradflow import trace
+from minddpg.runs import directory
 
 SHORT = ["--steps", "450", "--hidden-sizes", "4", "--batch-size", "8", "--learning-starts", "40", "--episodes", "2"]
 
@@ -154,14 +156,14 @@ def test_flags_reach_the_config(capsys, monkeypatch):
 
 
 def test_an_interrupted_run_is_usable(capsys, monkeypatch, tmp_path):
-    real = cli._Progress.__call__
+    real = terminal.Progress.__call__
 
     def interrupt(self, step, history):
         real(self, step, history)
         if step == 300:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(cli._Progress, "__call__", interrupt)
+    monkeypatch.setattr(terminal.Progress, "__call__", interrupt)
     status, out, _ = run(capsys, "train", *SHORT, "--out", "run")
     assert status == 130
     assert "interrupted: the agent as it was is saved in run; try it with 'minddpg eval run'" in out
@@ -189,8 +191,8 @@ def test_an_id_without_a_version_can_be_evaluated(capsys, tmp_path):
 
 def test_progress_lines(capsys, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(cli.time, "perf_counter", lambda: now[0])
-    progress = cli._Progress(1280)
+    monkeypatch.setattr(terminal.time, "perf_counter", lambda: now[0])
+    progress = terminal.Progress(1280)
     for step in range(1, 1281):
         now[0] += 0.02
         progress(step, [{"return": -float(step)}] if step > 700 else [])
@@ -207,7 +209,7 @@ def test_progress_lines(capsys, monkeypatch):
 def test_progress_bar(capsys, monkeypatch):
     pytest.importorskip("tqdm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    progress = cli._Progress(128)
+    progress = terminal.Progress(128)
     assert progress.bar is not None
     progress.started -= 10
     progress(64, [{"return": 1.0}])
@@ -215,23 +217,23 @@ def test_progress_bar(capsys, monkeypatch):
     assert progress.bar.n == 128
     progress.close()
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    assert cli._Progress(128).bar is None
+    assert terminal.Progress(128).bar is None
 
 
 def test_the_chart():
-    chart = cli._chart([float(i) for i in range(100)])
+    chart = terminal.chart([float(i) for i in range(100)])
     lines = chart.splitlines()
     assert lines[1].split("|")[0].strip() == "98.5"
     assert lines[8].split("|")[0].strip() == "0.0"
     assert sum(line.count("*") for line in lines) == 60
     assert max(map(len, lines)) < 80
     assert "episode 100" in lines[-1]
-    assert cli._chart([1.0, 1.0]).count("*") == 2
+    assert terminal.chart([1.0, 1.0]).count("*") == 2
 
 
 def test_sizes_are_readable():
-    assert cli._megabytes(14_850) == "14.8 kB"
-    assert cli._megabytes(33_000_000) == "33.0 MB"
+    assert terminal.megabytes(14_850) == "14.8 kB"
+    assert terminal.megabytes(33_000_000) == "33.0 MB"
 
 
 def test_memory_errors_are_explained(capsys, tmp_path):
@@ -260,7 +262,7 @@ def test_a_closed_pipe_is_quiet(capsys, monkeypatch):
     def closed(args):
         raise BrokenPipeError
 
-    monkeypatch.setattr(cli, "_evaluate", closed)
+    monkeypatch.setattr(cli.eval, "run", closed)
     monkeypatch.setattr(sys, "stderr", open("stderr", "w"))
     assert cli.main(["eval", "x"]) == 1
 
@@ -380,7 +382,7 @@ def test_gradcheck_of_a_run_uses_what_it_learnt_from(capsys, monkeypatch):
     status, out, err = run(capsys, "gradcheck", "run", "--batch-size", "20")
     assert status == 0, out + err
     assert "run: Pendulum-v1, 410 updates; transitions it learnt from" in out
-    kept = checkpoint.load_transitions("run")
+    kept = directory.load_transitions("run")
     rows = {row.tobytes() for row in kept.obs}
     assert len(seen["batch"].obs) == 20
     assert all(row.tobytes() in rows for row in seen["batch"].obs)
@@ -436,9 +438,9 @@ def test_gradflow_of_a_fresh_agent_and_of_a_run(capsys, tmp_path):
     assert status == 0, err
     assert "run: Pendulum-v1, 410 updates; transitions it learnt from, batch of 16" in err
     record = json.loads(out)
-    expected = trace(minddpg.load("run"), checkpoint.load_batch("run", 16, 0), rewards=checkpoint.reward_range("run"))
+    expected = trace(minddpg.load("run"), directory.load_batch("run", 16, 0), rewards=directory.reward_range("run"))
     assert record["hops"] == json.loads(expected.to_json())["hops"]
-    assert record["statistics"]["rew_low"] == checkpoint.reward_range("run")[0] < -5
+    assert record["statistics"]["rew_low"] == directory.reward_range("run")[0] < -5
 
 
 def test_what_was_seen_while_training_is_said_as_it_happens_and_at_the_end(capsys):

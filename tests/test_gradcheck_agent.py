@@ -77,7 +77,7 @@ def test_a_trained_and_saturated_agent_passes(rng):
     below = planted.Bug("half of what lies below the tanh", "", "networks", planted.WEIGHTS,
                         planted.WEIGHTS + "        dz *= 0.5\n")  # fmt: skip
     with planted.copy_of_minddpg(below) as source:
-        copy = source.ddpg.DDPG(3, 1, agent.config)
+        copy = source.agent.DDPG(3, 1, agent.config)
         copy.load_state_dict(agent.state_dict())
         assert not check_agent(copy, batch, source=source).ok
 
@@ -110,7 +110,7 @@ def test_what_is_closed_off_must_be_zero(rng, monkeypatch):
     agent._views()["critic.1.bias"][:] = -100
     bug = planted.Bug("leaks", "", "ddpg", planted.DTHETA, planted.DTHETA.replace("dtheta,", "dtheta + 1e-9,"))
     with planted.copy_of_minddpg(bug) as source:
-        copy = source.ddpg.DDPG(3, 2, Config(**ONE))
+        copy = source.agent.DDPG(3, 2, Config(**ONE))
         copy.load_state_dict(agent.state_dict())
         report = check_agent(copy, batch, source=source)
     assert {t.name for t in report.tensors if not t.ok} == {name for name in TENSORS if name.startswith("actor")}
@@ -202,7 +202,7 @@ def test_gradients_and_verdicts_equal_torchs():
                 said = torch.autograd.gradcheck(Ours.apply, actor, atol=1e-9, rtol=1e-4, raise_exception=False)
                 bug = planted.Bug("", "", "ddpg", planted.DTHETA, f"    dtheta = {factor} * dtheta\n{planted.DTHETA}")
                 with planted.copy_of_minddpg(bug) as source:
-                    copy = source.ddpg.DDPG(agent.obs_dim, agent.act_dim, exact.config)
+                    copy = source.agent.DDPG(agent.obs_dim, agent.act_dim, exact.config)
                     copy.load_state_dict(exact.state_dict())
                     assert said == right == check_agent(copy, batch, source=source).ok
                 verdicts += 1
@@ -215,11 +215,11 @@ def test_gradients_and_verdicts_equal_torchs():
 def test_the_unspoilt_copy_passes_and_leaves_nothing_behind():
     import sys
 
-    from minddpg import jit
+    from minddpg.fast import jit
 
     assert all(report.ok for report in planted.check_planted(None))
     assert not [name for name in sys.modules if name.startswith(planted.PACKAGE)]
-    assert sys.modules["minddpg.jit"] is jit
+    assert sys.modules["minddpg.fast.jit"] is jit
 
 
 @pytest.mark.skipif(not JIT, reason="the copies run as plain NumPy either way; the sweeps make it quick")

@@ -12,7 +12,7 @@ import pytest
 from conftest import JIT, clean_environment
 
 import minddpg
-from minddpg import jit
+from minddpg.fast import jit
 
 needs_jit = pytest.mark.skipif(not JIT, reason="about compiled code")
 
@@ -60,7 +60,7 @@ def test_two_processes_may_compile_at_once(package_copy, tmp_path):
     assert float(third.stdout) == pytest.approx(np.tanh(1)), third.stderr
 
 
-CACHE = "import minddpg.jit as j; print(j.CACHE)"
+CACHE = "import minddpg.fast.jit as j; print(j.CACHE)"
 
 
 @needs_jit
@@ -97,7 +97,9 @@ def test_a_cache_that_others_may_write_is_not_used(package_copy, tmp_path):
 
 
 def test_without_the_jit_there_is_no_cache_and_functions_stay_python():
-    code = "import minddpg.jit as j, minddpg.ddpg as d; print(j.CACHE, type(d.update).__name__, j.is_warm('float32'))"
+    code = (
+        "import minddpg.fast.jit as j, minddpg.ddpg as d; print(j.CACHE, type(d.update).__name__, j.is_warm('float32'))"
+    )
     result = python(code, Path(minddpg.__file__).parent.parent, "unused", NUMBA_DISABLE_JIT="1")
     assert result.stdout.split() == ["None", "function", "True"], result.stderr
 

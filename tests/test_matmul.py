@@ -11,8 +11,8 @@ from conftest import JIT, clean_environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minddpg.jit import jit
-from minddpg.matmul import (
+from minddpg.fast.jit import jit
+from minddpg.fast.matmul import (
     _add_outer,
     _add_rows,
     _dot_rows,
@@ -95,7 +95,7 @@ def test_the_tile_fits_the_cpu(monkeypatch, name, features, width):
 
 PRODUCTS = """
 import numpy as np
-from minddpg.matmul import VECTOR_BYTES
+from minddpg.fast.matmul import VECTOR_BYTES
 from test_matmul import left, plain, right
 
 rng = np.random.default_rng(0)

@@ -7,8 +7,8 @@ import pytest
 from conftest import make_batch
 
 from minddpg import DDPG, Config, ConfigError, EnvError, ReplayBuffer, RunError, train
-from minddpg.checkpoint import load_table
 from minddpg.gradflow.monitor import CONFIRMED, PAUSE, Monitor
+from minddpg.runs.tables import load_table
 
 CONFIG = Config(steps=300, hidden_sizes=(8, 6), batch_size=16, learning_starts=50)
 

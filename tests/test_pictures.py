@@ -9,7 +9,6 @@ from conftest import clean_environment, make_batch
 
 import minddpg
 from minddpg import DDPG, Config
-from minddpg.checkpoint import RunDirectory, RunInfo, load, load_info, load_table, load_transitions
 from minddpg.gradflow.canvas import PlotError, save, svg
 from minddpg.gradflow.pictures import (
     EPISODES,
@@ -22,6 +21,8 @@ from minddpg.gradflow.pictures import (
     run_figure,
 )
 from minddpg.gradflow.tracing import trace
+from minddpg.runs.directory import RunDirectory, RunInfo, load, load_info, load_transitions
+from minddpg.runs.tables import load_table
 
 pytest.importorskip("matplotlib")
 

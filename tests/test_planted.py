@@ -108,13 +108,13 @@ BUGS = {
         "test_training.py::test_what_is_stored_is_what_happened",
     ),
     "the environment's array is not copied": (
-        "training.py",
+        "environment.py",
         "array = np.array(obs, self.dtype)",
         "array = np.asarray(obs, self.dtype)",
         "test_training.py::test_what_is_stored_is_what_happened",
     ),
     "actions scaled by the upper bound alone": (
-        "training.py",
+        "environment.py",
         "self._low + (act + 1.0) * self._half",
         "self._high * act",
         "test_training.py::test_actions_are_scaled_to_the_bounds_and_back_to_their_shape",
@@ -140,7 +140,7 @@ BUGS = {
         "test_ddpg.py::test_the_actor_step_uses_the_critic_after_its_step",
     ),
     "target actor is the actor": (
-        "ddpg.py",
+        "agent.py",
         "actor, critic, copy_network(actor), copy_network(critic)",
         "actor, critic, actor, copy_network(critic)",
         "test_ddpg.py::test_targets_start_equal_and_share_nothing",

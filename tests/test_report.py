@@ -12,9 +12,10 @@ import pytest
 from conftest import JIT, clean_environment, make_batch
 
 from minddpg import DDPG, Config, RunError, gradflow
-from minddpg.checkpoint import RunDirectory, RunInfo, load_table, load_transitions
 from minddpg.gradflow.monitor import Monitor
 from minddpg.replay import ReplayBuffer
+from minddpg.runs.directory import RunDirectory, RunInfo, load_transitions
+from minddpg.runs.tables import load_table
 
 pytest.importorskip("matplotlib")
 
@@ -146,8 +147,8 @@ def test_frames_say_what_gradients_csv_says(page):
 
 
 def test_the_last_frame_is_the_trace(page):
-    from minddpg.checkpoint import load
     from minddpg.replay import Batch
+    from minddpg.runs.directory import load
 
     kept, agent = load_transitions(page.parent / "run"), load(page.parent / "run")
     rows = np.random.default_rng(0).permutation(len(kept.rew))[:32]

@@ -8,7 +8,8 @@ import pytest
 
 import minddpg.training as train_module
 from minddpg import Config, ConfigError, EnvError, TrainingError, evaluate, train
-from minddpg.training import Environment, stop_on_signal
+from minddpg.environment import Environment
+from minddpg.training import stop_on_signal
 
 Box = gymnasium.spaces.Box
 TINY = Config(steps=120, hidden_sizes=(4,), batch_size=8, learning_starts=40)

@@ -12,9 +12,10 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from .. import agent as agents
 from .. import ddpg, networks
-from ..ddpg import DDPG
-from ..jit import FloatArray
+from ..agent import DDPG
+from ..fast.jit import FloatArray
 from ..networks import Network, actor_forward, copy_network, critic_forward, layer_input
 from ..replay import Batch, ShapeError, check_shapes
 from .agent_structure import Source, agent_gradients, bellman, check_agent_structure, named
@@ -26,7 +27,7 @@ from .sweep import SQUARED_ERROR, Sweep, sweep_actor, sweep_critic
 
 Flags = npt.NDArray[np.bool_]
 CLOSED = "no sample has an open path to it (dead units, or saturated actions)"
-MINDDPG = Source(ddpg, networks)
+MINDDPG = Source(ddpg, networks, agents)
 
 
 def check_agent(
@@ -55,7 +56,7 @@ def check_agent(
     tell = progress or (lambda _: None)
     tell("gradients")
     batch = _checked(agent, batch)
-    exact = source.ddpg.DDPG(agent.obs_dim, agent.act_dim, agent.config.replace(dtype="float64"))
+    exact = source.agent.DDPG(agent.obs_dim, agent.act_dim, agent.config.replace(dtype="float64"))
     exact.load_state_dict(agent.state_dict())
     gradients, narrow = agent_gradients(source, exact, batch), {}
     if agent.config.dtype != "float64":

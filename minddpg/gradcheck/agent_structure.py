@@ -25,6 +25,7 @@ class Source(NamedTuple):
 
     ddpg: Any
     networks: Any
+    agent: Any
 
 
 def agent_gradients(source: Source, agent: Any, batch: Batch) -> dict[str, npt.NDArray[Any]]:
@@ -65,7 +66,7 @@ def check_agent_structure(source: Source, agent: Any, batch: Batch) -> list[Chec
 
 def _clone(source: Source, agent: Any) -> Any:
     """A copy whose target networks stand apart from the online ones, so that it shows which of them is used."""
-    clone, rng = source.ddpg.DDPG(agent.obs_dim, agent.act_dim, agent.config), np.random.default_rng(0)
+    clone, rng = source.agent.DDPG(agent.obs_dim, agent.act_dim, agent.config), np.random.default_rng(0)
     state = agent.state_dict()
     for name in state:
         if name.startswith("target_"):

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..jit import FloatArray
+from ..fast.jit import FloatArray
 from .differences import STEP, Inputs, Lines, Measure, Probe, is_resolved, measure, refine, second_look
 from .hints import hint
 from .report import Check, Report, TensorReport

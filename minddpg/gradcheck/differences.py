@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..jit import FloatArray
+from ..fast.jit import FloatArray
 
 Inputs = dict[str, FloatArray]
 Where = tuple[int, ...] | FloatArray  # an element's index, or a direction of the tensor's shape

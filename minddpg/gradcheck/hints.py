@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from ..jit import FloatArray
+from ..fast.jit import FloatArray
 
 ALIKE = 1e-3  # relative difference up to which two gradients, or two ratios, count as the same
 

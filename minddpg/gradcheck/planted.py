@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import jit
 from ..config import Config
+from ..fast import jit
 from ..replay import Batch
 from .agent import check_agent
 from .agent_structure import Source
@@ -26,8 +26,8 @@ from .report import Report
 
 N = 16  # transitions
 PACKAGE = "minddpg_with_a_bug"
-COPIED = ("optim", "layers", "networks", "ddpg")  # in the order of their imports
-SHARED = ("config", "matmul", "replay")  # taken as they are
+COPIED = ("optim", "layers", "networks", "ddpg", "agent")  # in the order of their imports
+SHARED = ("config", "seeds", "replay", "fast.matmul")  # taken as they are
 
 
 class Bug(NamedTuple):
@@ -207,7 +207,7 @@ BUGS = (
         "    critic_loss, q_mean, target_q_mean = critic_step(learner, batch, rates)",
     ),
     Bug(
-        "target: the same object as the network", "datawhalechina/easy-rl#140", "ddpg",
+        "target: the same object as the network", "datawhalechina/easy-rl#140", "agent",
         "actor, critic, copy_network(actor), copy_network(critic)", "actor, critic, actor, copy_network(critic)",
     ),
     Bug(
@@ -234,11 +234,16 @@ BUGS = (
 def copy_of_minddpg(bug: Bug | None) -> Iterator[Source]:
     """A copy of the algorithm's modules, as plain NumPy, with the bug in it (or none)."""
     root = Path(__file__).parent.parent
-    plain = ModuleType(f"{PACKAGE}.jit")
+    plain = ModuleType(f"{PACKAGE}.fast.jit")
     names = ("FloatArray", "call", "each", "where", "mark_warm")
     vars(plain).update({name: getattr(jit, name) for name in names}, jit=lambda function: function)
-    modules = {PACKAGE: ModuleType(PACKAGE), f"{PACKAGE}.jit": plain}
-    modules[PACKAGE].__path__ = []  # what makes it a package, whose modules may import each other
+    modules = {
+        PACKAGE: ModuleType(PACKAGE),
+        f"{PACKAGE}.fast": ModuleType(f"{PACKAGE}.fast"),
+        f"{PACKAGE}.fast.jit": plain,
+    }
+    for package in (PACKAGE, f"{PACKAGE}.fast"):
+        modules[package].__path__ = []  # what makes it a package, whose modules may import each other
     modules.update({f"{PACKAGE}.{name}": import_module(f"minddpg.{name}") for name in SHARED})
     try:
         sys.modules.update(modules)
@@ -251,7 +256,7 @@ def copy_of_minddpg(bug: Bug | None) -> Iterator[Source]:
             module = modules[f"{PACKAGE}.{name}"] = sys.modules[f"{PACKAGE}.{name}"] = ModuleType(f"{PACKAGE}.{name}")
             module.__package__ = PACKAGE
             exec(compile(text, f"{name}.py with a bug", "exec"), vars(module))
-        yield Source(modules[f"{PACKAGE}.ddpg"], modules[f"{PACKAGE}.networks"])
+        yield Source(*(modules[f"{PACKAGE}.{name}"] for name in Source._fields))
     finally:
         for name in modules:
             sys.modules.pop(name, None)
@@ -272,7 +277,7 @@ def check_planted(bug: Bug | None, seed: int = 0) -> list[Report]:
             config = Config(
                 hidden_sizes=(10, 10), action_layer=1, final_init=final_init, critic_weight_decay=1e-2, dtype="float64"
             )
-            agent = source.ddpg.DDPG(3, 2, config, seed)
+            agent = source.agent.DDPG(3, 2, config, seed)
             reports.append(check_agent(agent, batch, source=source))
     return reports
 

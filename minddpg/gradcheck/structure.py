@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..jit import FloatArray
+from ..fast.jit import FloatArray
 from .differences import Inputs
 from .report import Check
 

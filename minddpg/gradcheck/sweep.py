@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..jit import FloatArray, jit
+from ..fast.jit import FloatArray, jit
 from ..layers import linear_forward, tanh_forward
 from ..networks import (
     CACHE_START,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoint import RunError, write_whole
+from ..runs.files import RunError, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ddpg import DDPG, actor_gradient
-from ..jit import FloatArray
+from ..agent import DDPG
+from ..ddpg import actor_gradient
+from ..fast.jit import FloatArray
 from ..layers import tanh_backward
 from ..networks import Network, actor_forward, backward_to_action, backward_to_weights, critic_forward
 from ..optim import new_adam

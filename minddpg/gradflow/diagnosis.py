@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..ddpg import Learner
-from ..jit import FloatArray
+from ..fast.jit import FloatArray
 from ..networks import PARAMS_START, Network
 from .way import Look, norm, rms
 

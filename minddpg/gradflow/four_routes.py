@@ -20,10 +20,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..ddpg import DDPG, actor_gradient
+from ..agent import DDPG
+from ..ddpg import actor_gradient
+from ..fast.jit import FloatArray
 from ..gradcheck.checker import Mode, choose_lines
 from ..gradcheck.differences import STEP, Probe, measure, refine
-from ..jit import FloatArray
 from ..layers import tanh_backward
 from ..networks import Network, actor_forward, backward, backward_to_weights, copy_network, critic_forward, layer_input
 from ..replay import Batch

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..ddpg import DDPG, smallest
-from ..jit import mark_warm
+from ..agent import DDPG, smallest
+from ..fast.jit import mark_warm
 from ..replay import ReplayBuffer
 from .diagnosis import Diagnosis, Statistics, diagnose, statistics
 from .way import look

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..checkpoint import RunInfo, load_info, load_table
-from ..ddpg import DDPG
-from ..jit import FloatArray
+from ..agent import DDPG
+from ..fast.jit import FloatArray
 from ..networks import Network, actor_forward, backward_to_action, critic_forward
 from ..replay import Batch
+from ..runs.directory import RunInfo, load_info
+from ..runs.tables import load_table
 from .canvas import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, PlotError, new_figure, style
 from .diagnosis import SATURATED
 

@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..checkpoint import RunError, RunInfo, load, load_batch, load_info, load_table, reward_range, write_whole
-from ..ddpg import DDPG
+from ..agent import DDPG
 from ..gradcheck.report import finite
 from ..replay import Batch
+from ..runs.directory import RunInfo, load, load_batch, load_info, reward_range
+from ..runs.files import RunError, write_whole
+from ..runs.tables import load_table
 from . import canvas, flow_picture
 from .diagnosis import Statistics, diagnose
 from .tracing import HEADINGS, Hop, Trace, trace

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..ddpg import DDPG, actor_gradient
+from ..agent import DDPG
+from ..ddpg import actor_gradient
+from ..fast.jit import FloatArray
 from ..gradcheck.report import finite, tuple_text
-from ..jit import FloatArray
 from ..networks import Network, named_parameters
 from ..replay import Batch
 from .diagnosis import Diagnosis, Statistics, diagnose, statistics

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..ddpg import Learner, Rates, bellman_target, critic_gradient
-from ..jit import FloatArray
+from ..fast.jit import FloatArray
 from ..layers import linear_backward_input, linear_backward_weights, relu_backward, tanh_backward, tanh_forward
 from ..networks import Network, action_rows, bias, copy_network, forward, hidden_rows, layer_input, output, weight
 from ..optim import Adam, adam

@@ -25,17 +25,15 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import __version__
-from .config import Config
-from .ddpg import DDPG
-from .replay import Batch, ReplayBuffer, take
+from .. import __version__
+from ..agent import DDPG
+from ..config import Config
+from ..replay import Batch, ReplayBuffer, take
+from .files import RunError, damaged, first_line, write_whole
+from .tables import load_table
 
 KEPT_TRANSITIONS = 1024
 MAX_JSON = 1 << 20  # bytes; a config.json has about 1,000
-
-
-class RunError(ValueError):
-    """A run directory that cannot be made, written or read; the message is one line."""
 
 
 class RunInfo(NamedTuple):
@@ -113,20 +111,6 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is either complete or not there: to a temporary name, to the disk, then renamed."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def load_info(directory: str | os.PathLike[str]) -> RunInfo:
     """Read a run directory's config.json. Raises RunError."""
     path = Path(directory) / "config.json"
@@ -144,7 +128,7 @@ def load_info(directory: str | os.PathLike[str]) -> RunInfo:
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     return info
 
 
@@ -188,42 +172,6 @@ def reward_range(directory: str | os.PathLike[str]) -> tuple[float, float]:
     return float(min(a.min(initial=math.inf) for a in known)), float(max(a.max(initial=-math.inf) for a in known))
 
 
-class Table(dict[str, npt.NDArray[np.float64]]):
-    """The columns of a table by name. To ask for one that is not there is a RunError: the file is damaged."""
-
-    def __init__(self, path: Path, columns: Mapping[str, npt.NDArray[np.float64]]):
-        super().__init__(columns)
-        self.path = path
-
-    def __missing__(self, name: str) -> npt.NDArray[np.float64]:
-        raise _damaged(self.path, ValueError(f"it has no column {name}"))
-
-
-def load_table(directory: str | os.PathLike[str], table: str) -> Table:
-    """The columns of a run's progress.csv, gradients.csv or evaluations.csv by name; no rows where it has no such file.
-
-    A last line that was cut off, as by a power failure, is left out. Raises RunError for a damaged file.
-    """
-    path = Path(directory) / f"{table}.csv"
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-        if lines == [""]:
-            return Table(path, {})
-        names = lines[0].split(",")
-        if len(lines) == 1:
-            raise ValueError("its first line has no end")
-        rows = [[float(cell) if cell else math.nan for cell in line.split(",")] for line in lines[1:-1]]
-        if len(set(names)) < len(names) or any(len(row) != len(names) for row in rows):
-            raise ValueError("its lines are not equally long")
-    except FileNotFoundError:
-        return Table(path, {})
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise _damaged(path, error) from None
-    return Table(path, dict(zip(names, np.array(rows).reshape(len(rows), len(names)).T, strict=True)))
-
-
 @contextmanager
 def _reading(path: Path, why_missing: str) -> Iterator[None]:
     """Turn what can go wrong while an .npz is read into a RunError of one line."""
@@ -236,7 +184,7 @@ def _reading(path: Path, why_missing: str) -> Iterator[None]:
     except (OverflowError, MemoryError):
         raise RunError(f"{path.parent}/config.json is damaged (it asks for more memory than there is)") from None
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
 
 
 def _read_npz(path: Path, expected: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
@@ -249,12 +197,3 @@ def _read_npz(path: Path, expected: Mapping[str, npt.NDArray[Any]]) -> dict[str,
             raise ValueError("a checksum is wrong")
     with np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
-
-
-def _damaged(path: Path, error: BaseException) -> RunError:
-    return RunError(f"{path} is damaged ({first_line(error)[:120]}); restore it or train again")
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says in its first line, or its kind where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

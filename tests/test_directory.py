@@ -5,15 +5,8 @@ import numpy as np
 import pytest
 
 from minddpg import DDPG, Config, ReplayBuffer, RunError, load
-from minddpg.checkpoint import (
-    KEPT_TRANSITIONS,
-    MAX_JSON,
-    RunDirectory,
-    RunInfo,
-    load_info,
-    load_table,
-    load_transitions,
-)
+from minddpg.runs.directory import KEPT_TRANSITIONS, MAX_JSON, RunDirectory, RunInfo, load_info, load_transitions
+from minddpg.runs.tables import load_table
 
 CONFIG = Config(hidden_sizes=(4, 3))
 

@@ -82,7 +82,7 @@ def _open_cache() -> Path | None:
     """The directory of this version's compiled code; None where nothing can be written (then nothing is cached)."""
     try:
         home = _cache_home() / "minddpg"
-        current = home / _sources_hash(Path(__file__).parent)
+        current = home / _sources_hash(Path(__file__).parents[1])
         _private_directory(home)
         _private_directory(current)
         _prune(home, current)

@@ -1,0 +1,88 @@
+"""`minddpg warmup`: compile now instead of at the first run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .options import Commands
+
+if TYPE_CHECKING:
+    from ..environment import Environment
+
+
+def add(commands: Commands) -> None:
+    """Register the command."""
+    warmup = commands.add_parser(
+        "warmup",
+        help="compile now instead of at the first run",
+        description="Compile what training needs for this machine now, so that the first run starts at once.",
+    )
+    warmup.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: float32")
+    warmup.set_defaults(run=lambda args: compile_ahead(args.dtype))
+
+
+def look_at(env: str) -> Environment:
+    """The environment, made and closed again: what is wrong with it shows before anything is compiled."""
+    from ..environment import Environment
+
+    environment = Environment(env)
+    environment.close()
+    return environment
+
+
+def compile_ahead(dtype: str, quietly: bool = False, profile: bool = False) -> int:
+    """Compile; says so when it takes long. quietly: say nothing where nothing is left to do. profile: its parts too."""
+    from numba import config
+
+    from ..agent import warmup
+    from ..fast.jit import CACHE, is_warm
+    from ..gradflow.monitor import warm_look
+    from ..profile import warm_profile
+
+    if config.DISABLE_JIT:
+        print("NUMBA_DISABLE_JIT is set: running as plain NumPy, slowly")
+        return 0
+    warmups = {dtype: warmup, f"look-{dtype}": warm_look}
+    if profile:
+        warmups[f"profile-{dtype}"] = warm_profile
+    if quietly and all(map(is_warm, warmups)):
+        return 0
+    if all(map(is_warm, warmups)):
+        why = "is there already"
+    elif CACHE:
+        why = "first run of this version on this machine, under a minute"
+    else:
+        why = "at every run: no cache directory can be written"
+    print(f"compiling for {dtype} ({why}) ...", end="", flush=True)
+    started = time.perf_counter()
+    with _process_that_compiles_looks(dtype) if CACHE and not is_warm(f"look-{dtype}") else nullcontext():
+        warmup(dtype)
+    for warm in warmups.values():
+        warm(dtype)  # what is compiled by now is read from the cache
+    print(f" {time.perf_counter() - started:.1f} s")
+    return 0
+
+
+@contextmanager
+def _process_that_compiles_looks(dtype: str) -> Iterator[None]:
+    """Next to an update, looks take longest to compile, so that a second core is of use. It may fail unseen."""
+    code = f"from minddpg.gradflow.monitor import warm_look; warm_look({dtype!r})"
+    beside = subprocess.Popen(
+        [sys.executable, "-P", "-c", code],  # -P and the path: this package, and not one in the working directory
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+        beside.wait()
+    finally:
+        beside.kill()
+        beside.wait()
