@@ -1,0 +1,291 @@
+"""Files that are whole or not there, arrays that are checked before they are believed, and a lock. No pickles.
+
+An array file is an .npz that NumPy can read: uncompressed members, one `name.npy` per array, behind a `meta.json` that
+says what the file is; the archive's comment holds the SHA-256 of all that stands before it. The same arrays give the
+same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import secrets
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+VERSION = 1  # of the array files; one with a higher version is of a later minddpg
+META = "meta.json"
+MOST_META = 16 << 20  # bytes of a meta.json; a run of a million steps has some 20,000
+MEMBER = 512  # bytes that an array may take in its file besides its numbers: names, headers
+SEAL = b"sha256:"  # in front of the digest, in the archive's comment
+DIGEST = 64  # hexadecimal digits
+
+Array = npt.NDArray[Any]
+
+
+class RunError(ValueError):
+    """A run directory that cannot be made, written or read; the message is one line.
+
+    result: where a run had to stop because of it, what had been learnt by then (see training.TrainResult).
+    """
+
+    result: Any = None
+
+
+class Shape(NamedTuple):
+    """What an array must be. dtype: as NumPy writes it, "<f4"."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Of the array."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+def shape_of(array: Array) -> Shape:
+    """The Shape of an array at hand."""
+    return Shape(array.dtype.str, array.shape)
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is either complete or not there, even if the power fails: under a temporary name in the same
+    directory, to the disk, then renamed. Raises OSError.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            write_all(file, content)
+            os.fsync(file)
+        finally:
+            os.close(file)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def write_all(file: int, content: bytes) -> None:
+    """os.write, which may write a part only, until all is written."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def sync_directory(path: Path) -> None:
+    """Bring a directory's names to the disk, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def remove_temporary(directory: Path) -> None:
+    """Remove what writers that were killed have left behind."""
+    for path in directory.glob(".*.tmp"):
+        with suppress(OSError):
+            path.unlink()
+
+
+def array_file(kind: str, arrays: Mapping[str, Array], meta: Mapping[str, Any] | None = None) -> bytes:
+    """The content of an array file. meta: what JSON can hold."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
+        text = json.dumps({"kind": kind, "version": VERSION, **(meta or {})}, separators=(",", ":"))
+        archive.writestr(zipfile.ZipInfo(META), text)
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=array.nbytes > 1 << 30) as member:
+                np.lib.format.write_array(member, np.ascontiguousarray(array).reshape(array.shape), allow_pickle=False)
+        archive.comment = SEAL + b"0" * DIGEST
+    sealed = content.getbuffer()
+    digest = hashlib.sha256(sealed[:-DIGEST]).hexdigest()
+    sealed[-DIGEST:] = digest.encode()
+    del sealed
+    return content.getvalue()
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+class ArrayFile:
+    """An array file, open for reading: its seal, members and meta.json have been checked, no array has been read yet.
+
+    most: bytes it may have. Use `open_arrays`, which turns what goes wrong into a RunError.
+    """
+
+    def __init__(self, file: IO[bytes], kind: str, most: int):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is no file")
+        if status.st_size > most:
+            raise ValueError(f"it is larger than expected, {status.st_size:,} bytes")
+        self.digest = _check_seal(file, status.st_size)
+        self._archive = zipfile.ZipFile(file)
+        members = self._archive.infolist()
+        self._members = {member.filename: member for member in members}
+        if len(self._members) < len(members) or META not in self._members:
+            raise ValueError(f"a member stands in it twice, or it has no {META}")
+        for member in members:
+            if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+                raise ValueError("it is compressed")
+        if self._members[META].file_size > MOST_META:
+            raise ValueError(f"its {META} is too large")
+        self.meta: dict[str, Any] = json.loads(self._archive.read(META))
+        if not isinstance(self.meta, dict) or self.meta.get("kind") != kind:
+            raise ValueError(f"it is no {kind} file of minddpg")
+        if not isinstance(self.meta.get("version"), int) or self.meta["version"] > VERSION:
+            raise ValueError("it is of a later version of minddpg; update minddpg")
+        self.names = [name.removesuffix(".npy") for name in self._members if name != META]
+
+    def read(self, expected: Mapping[str, Shape], finite: bool = True) -> dict[str, Array]:
+        """These arrays, all of them checked before the first is read. finite: refuse NaN and infinity."""
+        for name, shape in expected.items():
+            self._check(name, shape)
+        arrays = {}
+        for name, shape in expected.items():
+            with self._archive.open(f"{name}.npy") as member:
+                _header(member)
+                array = arrays[name] = np.empty(shape.shape, shape.dtype)
+                view = memoryview(array.reshape(-1).view(np.uint8)) if array.size else memoryview(b"")
+                while view:
+                    if not (count := member.readinto(view)):  # type: ignore[attr-defined]
+                        raise EOFError(f"{name} is cut off")
+                    view = view[count:]
+                if member.read(1):  # which also makes zipfile look at the checksum
+                    raise ValueError(f"{name} has more bytes than its shape")
+            if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ValueError(f"{name} must hold finite numbers only")
+        return arrays
+
+    def _check(self, name: str, shape: Shape) -> None:
+        member = self._members.get(f"{name}.npy")
+        if member is None:
+            raise ValueError(f"{name} is missing")
+        if not shape.nbytes <= member.file_size <= shape.nbytes + MEMBER:
+            raise ValueError(f"{name} has {member.file_size} bytes, but must be {shape.dtype} {shape.shape}")
+        with self._archive.open(member) as content:
+            found, fortran, dtype = _header(content)
+        if (dtype.str, found) != shape or fortran or dtype.hasobject:
+            raise ValueError(f"{name} is {dtype} {found}, but must be {np.dtype(shape.dtype)} {shape.shape}")
+
+    def none_but(self, expected: Mapping[str, Any]) -> None:
+        """Raise unless these are all arrays of the file."""
+        if set(self.names) != set(expected):
+            differing = ", ".join(sorted(set(self.names) ^ set(expected))[:3])
+            raise ValueError(f"{differing} is missing or unknown")
+
+
+def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    if np.lib.format.read_magic(member) != (1, 0):  # type: ignore[no-untyped-call]
+        raise ValueError("an array's header is of an unknown version")
+    return np.lib.format.read_array_header_1_0(member, max_header_size=MEMBER)  # type: ignore[no-untyped-call,no-any-return]
+
+
+def _check_seal(file: IO[bytes], size: int) -> str:
+    digest, left, tail = hashlib.sha256(), size - DIGEST, b""
+    while left > 0:
+        chunk = file.read(min(left, 1 << 20))
+        if not chunk:
+            break
+        digest.update(chunk)
+        left -= len(chunk)
+        tail = (tail + chunk)[-len(SEAL) :]
+    if left != 0 or not tail.endswith(SEAL) or file.read() != digest.hexdigest().encode():
+        raise ValueError("its checksum is wrong")
+    file.seek(0)
+    return digest.hexdigest()
+
+
+@contextmanager
+def open_arrays(path: Path, kind: str, most: int, why_missing: str) -> Iterator[ArrayFile]:
+    """Open an array file; whatever goes wrong in the block is a RunError of one line that names the file."""
+    try:
+        # Not blocking, and no terminal: what stands at this path may be anything.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+        with open(os.open(path, flags), "rb") as file:
+            yield ArrayFile(file, kind, most)
+    except RunError:
+        raise
+    except FileNotFoundError:
+        raise RunError(f"{path.parent} holds no {path.name}: {why_missing}") from None
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from None
+    except (MemoryError, OverflowError):
+        raise RunError(f"{path} asks for more memory than there is") from None
+    except (ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, RuntimeError, TypeError) as error:
+        raise damaged(path, error) from None
+    except (ValueError, struct.error, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: BaseException) -> RunError:
+    """What to raise where a file is not what minddpg writes."""
+    return RunError(f"{path} is damaged ({first_line(error)[:120]}); restore it or train again")
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says in its first line, or its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+# --- one process at a time --------------------------------------------------------------------------------------------
+
+_locked: set[str] = set()  # by this process: the system's locks are the process's, not the file's
+
+
+class Lock:
+    """An exclusive lock on a file, which a process that has died does not hold. Raises RunError where it is taken."""
+
+    def __init__(self, path: Path):
+        self._key = os.path.realpath(path)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        try:
+            if self._key in _locked:
+                raise BlockingIOError
+            _take(self._file)
+        except OSError:
+            os.close(self._file)
+            raise RunError(f"{path.parent} is in use by another run; wait for it, or end it first") from None
+        _locked.add(self._key)
+
+    def moved(self, path: Path) -> None:
+        """The locked file is now at `path`."""
+        _locked.discard(self._key)
+        self._key = os.path.realpath(path)
+        _locked.add(self._key)
+
+    def release(self) -> None:
+        """Let others have it."""
+        _locked.discard(self._key)
+        os.close(self._file)
+
+
+def _take(file: int) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
