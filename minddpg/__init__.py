@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from .replay import ReplayBuffer as ReplayBuffer
     from .replay import ShapeError as ShapeError
     from .runs.directory import load as load
+    from .runs.directory import load_batch as load_batch
     from .runs.files import RunError as RunError
     from .training import TrainingError as TrainingError
+    from .training import resume as resume
     from .training import train as train
 
 _HOME = {
@@ -49,6 +51,8 @@ _HOME = {
     "DDPG": "agent",
     "ShapeError": "replay",
     "train": "training",
+    "resume": "training",
+    "load_batch": "runs.directory",
     "evaluate": "evaluation",
     "EnvError": "environment",
     "TrainingError": "training",

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .config import Config
-from .ddpg import Learner, Losses, Rates, policy, update
+from .ddpg import Learner, Losses, Rates, policy
+from .ddpg import update as ddpg_update
 from .fast.jit import FloatArray, call, mark_warm
 from .networks import (
+    FAN_IN,
+    FAN_OUT,
+    PARAMS_START,
     Network,
     copy_network,
     forward,
     named_parameters,
     new_actor,
     new_critic,
+    new_layout,
     output,
 )
 from .optim import new_adam
@@ -106,8 +111,13 @@ class DDPG:
         clone.load_state_dict(self.state_dict())
         return clone
 
-    def update_from(self, replay: ReplayBuffer, rng: np.random.Generator) -> Losses:
-        """One full update from a batch drawn from the replay, in one compiled call."""
+    def update_from(
+        self, replay: ReplayBuffer, rng: np.random.Generator, update: Callable[..., Losses] | None = None
+    ) -> Losses:
+        """One full update from a batch drawn from the replay, in one compiled call.
+
+        update: `ddpg.update` as a profile calls it, part by part; None: compiled whole.
+        """
         stored = replay.transitions
         fits = (stored.obs.shape[1], stored.act.shape[1]) == (self.obs_dim, self.act_dim)
         if not fits or stored.obs.dtype != self.config.dtype:
@@ -115,23 +125,34 @@ class DDPG:
                 f"the replay holds {stored.obs.dtype} obs (N, {stored.obs.shape[1]}), act (N, {stored.act.shape[1]}), "
                 f"but the agent needs {self.config.dtype} obs (N, {self.obs_dim}), act (N, {self.act_dim})"
             )
-        return self._update(stored, replay.draw(self.config.batch_size, rng))
+        indices = replay.draw(self.config.batch_size, rng)
+        if update is not None:
+            return Losses(*map(float, update(self.learner, stored, indices, self.rates)))
+        return self._update(stored, indices)
 
     def _update(self, transitions: Batch, indices: npt.NDArray[np.int64]) -> Losses:
-        losses = call(update, self.config.dtype, self.learner, transitions, indices, self.rates)
+        losses = call(ddpg_update, self.config.dtype, self.learner, transitions, indices, self.rates)
         return Losses(*map(float, losses))
+
+    def not_finite(self) -> list[str]:
+        """The names of parameters and moments that hold a NaN or an infinity, as in `state_dict`."""
+        return [name for name, view in self.views().items() if not np.isfinite(view).all()]
+
+    def __repr__(self) -> str:
+        sizes = "-".join(map(str, self.config.hidden_sizes)) or "no hidden layer"
+        return f"DDPG({self.obs_dim} observations, {self.act_dim} actions, {sizes}, {self.updates:,} updates)"
 
     def is_finite(self) -> bool:
         """Whether every parameter and moment is a finite number."""
-        return all(bool(np.isfinite(view).all()) for view in self._views().values())
+        return not self.not_finite()
 
     def state_dict(self) -> dict[str, npt.NDArray[Any]]:
         """Copies by name: "actor.0.weight" (in, out), "critic.1.bias" (out,), "target_actor.*", "actor_adam.m", ..."""
-        return {name: view.copy() for name, view in self._views().items()}
+        return {name: view.copy() for name, view in self.views().items()}
 
     def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take over a state_dict of an agent of the same shape. Where it misfits, ValueError, and nothing changes."""
-        views = self._views()
+        views = self.views()
         if set(state) != set(views):
             differing = ", ".join(sorted(set(state) ^ set(views))[:3])
             raise ValueError(f"the state is of another agent: {differing} is missing or unknown")
@@ -147,7 +168,8 @@ class DDPG:
         for name, view in views.items():
             view[...] = state[name]
 
-    def _views(self) -> dict[str, npt.NDArray[Any]]:
+    def views(self) -> dict[str, npt.NDArray[Any]]:
+        """The arrays of `state_dict` themselves, not copies."""
         views: dict[str, npt.NDArray[Any]] = {}
         for name, part in self.learner._asdict().items():
             inner = named_parameters(part) if isinstance(part, Network) else part._asdict()
@@ -165,6 +187,26 @@ def _plain(value: npt.ArrayLike, dtype: str) -> npt.NDArray[Any]:
     """The array as compiled code expects it: C-contiguous, aligned, writeable. (np.require does it in 2 us.)"""
     array = np.asarray(value, dtype)
     return array if array.flags.carray else array.copy()
+
+
+def state_shapes(obs_dim: int, act_dim: int, config: Config) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The dtype and shape of every array of a state_dict, by name, without making one of them."""
+    kind, shapes = np.dtype(config.dtype).str, {}
+    actor = new_layout(obs_dim, 0, act_dim, config.hidden_sizes, 0)
+    critic = new_layout(obs_dim, act_dim, 1, config.hidden_sizes, config.action_layer)
+    networks = {"actor": actor, "critic": critic, "target_actor": actor, "target_critic": critic}
+    for name, layout in networks.items():
+        for layer, (fan_in, fan_out) in enumerate(layout[:-1, [FAN_IN, FAN_OUT]].tolist()):
+            shapes[f"{name}.{layer}.weight"] = (kind, (fan_in, fan_out))
+            shapes[f"{name}.{layer}.bias"] = (kind, (fan_out,))
+    for name in ("actor", "critic"):
+        size = int(networks[name][-1, PARAMS_START])
+        shapes |= {
+            f"{name}_adam.m": (kind, (size,)),
+            f"{name}_adam.v": (kind, (size,)),
+            f"{name}_adam.t": ("<i8", (1,)),
+        }
+    return shapes
 
 
 def smallest(dtype: str) -> tuple[DDPG, ReplayBuffer]:

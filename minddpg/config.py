@@ -71,12 +71,25 @@ class Config:
         "as everywhere else; paper: 0.003",
     )
     dtype: str = _setting("float32", "float32 to train, float64 to check gradients")
+    num_envs: int = _setting(
+        1, "environments stepped side by side; their steps add up, and updates keep pace; usual: 1 to 16; paper: 1"
+    )
+    evaluate_every: int = _setting(
+        5_000,
+        "environment steps between evaluations without noise, in an environment of their own; they change nothing in "
+        "what is learnt; 0: none; usual: 1,000 to 10,000; paper: not stated",
+    )
+    evaluation_episodes: int = _setting(5, "episodes of each of these; usual: 3 to 10; paper: not stated")
+    diagnose_every: int = _setting(
+        250, "updates between two looks at one from inside, for gradients.csv and warnings; 0: none; changes nothing"
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden_sizes", _sizes(self.hidden_sizes))
-        for name in ("steps", "batch_size", "buffer_size", "update_every", "updates_per_step"):
+        for name in ("steps", "batch_size", "buffer_size", "update_every", "updates_per_step", "num_envs"):
             self._integer(name, 1)
-        for name in ("learning_starts", "action_layer"):
+        self._integer("evaluation_episodes", 1)
+        for name in ("learning_starts", "action_layer", "evaluate_every", "diagnose_every"):
             self._integer(name, 0)
         for name in ("actor_lr", "critic_lr"):
             self._number(name, 0, open_low=True)
@@ -193,7 +206,13 @@ PRESETS: dict[str, Config] = {
     "default": Config(),
     "paper": Config.paper(),
     "Pendulum-v1": Config(
-        steps=20_000, hidden_sizes=(64, 64), batch_size=64, actor_lr=2e-3, critic_lr=2e-3, final_init=3e-3
+        steps=20_000,
+        hidden_sizes=(64, 64),
+        batch_size=64,
+        actor_lr=2e-3,
+        critic_lr=2e-3,
+        final_init=3e-3,
+        evaluate_every=2_000,
     ),
     "MountainCarContinuous-v0": Config(
         steps=50_000, hidden_sizes=(64, 64), batch_size=64, noise="ou", noise_theta=0.05, noise_std=0.3

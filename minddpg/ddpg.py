@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .fast.jit import FloatArray, each, jit
-from .layers import squared_error, tanh_backward
+from .layers import mean, squared_error, tanh_backward
 from .networks import (
     Network,
     actor_forward,
@@ -132,7 +132,7 @@ def critic_step(learner: Learner, batch: Batch, rates: Rates) -> tuple[float, fl
     target_q = bellman_target(learner.target_actor, learner.target_critic, batch, rates.gamma)
     loss, dparams, q = critic_gradient(learner.critic, batch.obs, batch.act, target_q, rates.critic_weight_decay)
     adam(learner.critic.params, dparams, learner.critic_adam, rates.critic_lr)
-    return loss, q.mean(), target_q.mean()
+    return loss, mean(q), mean(target_q)
 
 
 @jit
@@ -141,8 +141,8 @@ def actor_step(learner: Learner, batch: Batch, rates: Rates) -> tuple[float, flo
     dtheta, dact, q = actor_gradient(learner.actor, learner.critic, batch.obs)
     # Steps 9, 10: the actor alone moves, and mean(q) rises.
     adam(learner.actor.params, dtheta, learner.actor_adam, rates.actor_lr)
-    dq_dact_rms = np.sqrt(np.mean(dact * dact)) * len(dact)  # dact is -(1/N) dQ/da
-    return -q.mean(), dq_dact_rms
+    dq_dact_rms = np.sqrt(mean(dact * dact)) * len(dact)  # dact is -(1/N) dQ/da
+    return -mean(q), dq_dact_rms
 
 
 @jit

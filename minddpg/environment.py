@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -29,7 +29,7 @@ class Environment:
     of floats with finite bounds, its observation space a Box.
     """
 
-    def __init__(self, env: EnvironmentLike, dtype: str = "float32"):
+    def __init__(self, env: EnvironmentLike, dtype: str = "float32", env_kwargs: Any = None):
         self._env = _make(env)
         if not isinstance(env, str):
             self.name = type(self._env.unwrapped).__name__
@@ -143,3 +143,60 @@ def _short(space: Any) -> str:
 def within(values: FloatArray, low: float | FloatArray, high: float | FloatArray) -> FloatArray:
     """np.clip in a quarter of its time, which every step pays."""
     return np.minimum(np.maximum(values, low), high)
+
+
+class Moment(NamedTuple):
+    rows: Sequence[int]
+    next_obs: FloatArray
+    rew: Any
+    terminated: Any
+    truncated: Any
+
+
+class Environments:
+    num = 1
+    acting = (0,)
+    learned_statistics = None
+
+    def __init__(self, env, dtype, kwargs=None):
+        self.one = Environment(env, dtype)
+        self.name, self.obs_dim, self.act_dim = self.one.name, self.one.obs_dim, self.one.act_dim
+        self.low, self.high = self.one._low, self.one._high
+
+    def start(self, seeds):
+        return self.restart([0], seeds)
+
+    def step(self, act):
+        self.actions.append(np.array(act[0]))
+        o, r, te, tr = self.one.step(act[0])
+        self.obs = o[None]
+        return Moment((0,), o[None], np.array([r]), np.array([te]), np.array([tr]))
+
+    def restart(self, rows, seeds):
+        self.seed = seeds[0]
+        self.actions = []
+        self.obs = self.one.reset(seed=seeds[0])[None]
+        return self.obs
+
+    def observations(self):
+        return self.obs
+
+    def state(self):
+        return {"seed": self.seed, "actions": np.array(self.actions), "obs": self.obs}
+
+    def restore(self, state):
+        self.restart([0], [state["seed"]])
+        for a in state["actions"]:
+            self.step(a[None])
+        assert np.array_equal(self.obs, state["obs"])
+        return []
+
+    def is_same(self, other):
+        return self.one.is_same(other)
+
+    def close(self):
+        self.one.close()
+
+
+def make_environments(env, dtype, num_envs=1, vectorization="sync", env_kwargs=None):
+    return Environments(env, dtype)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +13,13 @@ from .agent import DDPG
 from .config import Config, ConfigError
 from .environment import EnvError, Environment, EnvironmentLike
 from .fast.jit import FloatArray
-from .seeds import checked_seed
+from .seeds import checked_seed, evaluation_seed
 
-EVALUATIONS = 10  # while training, to compare Q with returns
-EVALUATION_STEPS = 1000  # of such an episode at most; what follows is estimated by Q itself
-EVALUATION_SEED = 10_000  # where the first starts, the next from 10,001 and so on
-COMPARED = 50  # states of it that are written down
+MOST_STEPS = 10_000  # of an episode while training; what follows is estimated by Q itself
+COMPARED = 50  # states of an evaluation that are written down
 
 
-class Moment(NamedTuple):
+class Step(NamedTuple):
     """One step of an episode without noise."""
 
     obs: FloatArray
@@ -32,40 +30,42 @@ class Moment(NamedTuple):
     truncated: bool
 
 
-def _episode(agent: DDPG, environment: Environment, seed: int, max_steps: int) -> Iterator[Moment]:
+def episode(agent: DDPG, environment: Environment, seed: int, max_steps: int) -> Iterator[Step]:
     """An episode of the policy without noise from reset(seed=seed), or its first max_steps steps."""
     obs = environment.reset(seed=seed)
     for _ in range(max_steps):
         act = agent.act(obs)
         next_obs, rew, terminated, truncated = environment.step(act)
-        yield Moment(obs, act, rew, next_obs, terminated, truncated)
+        yield Step(obs, act, rew, next_obs, terminated, truncated)
         if terminated or truncated:
             return
         obs = next_obs
 
 
 def evaluate(
-    agent: DDPG, env: EnvironmentLike, episodes: int = 10, seed: int = 0, max_steps: int = 100_000
+    agent: DDPG,
+    env: EnvironmentLike,
+    episodes: int = 10,
+    seed: int = 0,
+    max_steps: int = 100_000,
+    env_kwargs: Mapping[str, Any] | None = None,
 ) -> npt.NDArray[np.float64]:
     """Returns (episodes,) of the policy without noise, undiscounted. Episode i starts from reset(seed=seed + i).
 
-    max_steps: an episode that takes longer is an error, since it may never end. Raises ConfigError, EnvError.
+    max_steps: an episode that takes longer is an error, since it may never end. env_kwargs: what an id is made with.
+    Raises ConfigError, EnvError.
     """
     if min(episodes, max_steps) < 1:
         raise ConfigError(f"episodes and max_steps must be 1 or more, not {episodes} and {max_steps}")
     seed = checked_seed(seed)
-    environment = Environment(env, agent.config.dtype)
+    environment = Environment(env, agent.config.dtype, env_kwargs)
     try:
-        if (environment.obs_dim, environment.act_dim) != (agent.obs_dim, agent.act_dim):
-            raise EnvError(
-                f"{environment.name} has {environment.obs_dim} observations and {environment.act_dim} actions, "
-                f"but the agent was made for {agent.obs_dim} and {agent.act_dim}"
-            )
+        check_fit(agent, environment)
         returns = np.zeros(episodes)
-        for episode in range(episodes):
-            for moment in _episode(agent, environment, seed + episode, max_steps):
-                returns[episode] += moment.rew
-            if not (moment.terminated or moment.truncated):
+        for number in range(episodes):
+            for step in episode(agent, environment, seed + number, max_steps):
+                returns[number] += step.rew
+            if not (step.terminated or step.truncated):
                 raise EnvError(
                     f"{environment.name} has not ended an episode in {max_steps:,} steps; "
                     "give it a time limit with gymnasium.wrappers.TimeLimit"
@@ -75,54 +75,120 @@ def evaluate(
         environment.close()
 
 
-class Evaluator:
-    """Compares, now and then during training, what Q says of a state with the return that follows it.
+def check_fit(agent: DDPG, environment: Any) -> None:
+    """Raise EnvError where the agent was made for another shape of observations or actions."""
+    if (environment.obs_dim, environment.act_dim) != (agent.obs_dim, agent.act_dim):
+        raise EnvError(
+            f"{environment.name} has {environment.obs_dim} observations and {environment.act_dim} actions, "
+            f"but the agent was made for {agent.obs_dim} and {agent.act_dim}"
+        )
 
-    In an environment of its own, so that training goes on as if nobody looked.
+
+class Evaluator:
+    """Evaluates now and then during training, in an environment of its own: training goes on as if nobody looked.
+
+    All evaluations of a run have the same starts, so that they differ by the agent alone. best: the agent with the best
+    mean return so far, with that `mean` and its `step`; None before the first evaluation. write: called with a table's
+    name and a row for it. stop: asked at every step whether to give up.
     """
 
-    def __init__(self, env: EnvironmentLike, training: Environment, count: int, config: Config):
+    def __init__(
+        self,
+        env: EnvironmentLike,
+        config: Config,
+        seed: int,
+        env_kwargs: Mapping[str, Any] | None = None,
+        write: Callable[[str, Mapping[str, float]], None] = lambda table, row: None,
+        warn: Callable[[str], None] = lambda text: None,
+        stop: Callable[[], bool] = lambda: False,
+    ):
+        self._env, self._config, self._seed, self._env_kwargs = env, config, seed, env_kwargs
+        self._write, self._warn, self._stop = write, warn, stop
+        self._environment: Environment | None = None
+        self._every = config.evaluate_every
+        self.made = 0
+        self.best: dict[str, Any] | None = None
+
+    def is_due(self, steps: int) -> bool:
+        """Whether an evaluation is due after so many environment steps."""
+        return self._every > 0 and steps // self._every > self.made
+
+    def evaluate(self, steps: int, agent: DDPG, training: Any) -> None:
+        """Evaluate the agent as it is after `steps` environment steps. training: the environment that must not be ours.
+
+        eval.csv: step, episodes, mean, std, low, high of their returns. evaluations.csv: see `compare`.
+        """
+        if self._environment is None:
+            self._environment = self._make(training)
+        if self._environment is None:
+            return
+        gathered = []
+        for number in range(self._config.evaluation_episodes):
+            steps_made: list[Step] = []
+            for step in episode(agent, self._environment, evaluation_seed(self._seed, number), MOST_STEPS):
+                steps_made.append(step)
+                if self._stop():
+                    return  # and do it again when the run goes on
+            gathered.append(steps_made)
+        returns = np.array([sum(step.rew for step in steps_made) for steps_made in gathered])
+        low, high = float(returns.min()), float(returns.max())
+        mean, std = float(returns.mean()), float(returns.std())
+        self._write(
+            "eval", {"step": steps, "episodes": len(returns), "mean": mean, "std": std, "low": low, "high": high}
+        )
+        for row in compare(steps, gathered, agent):
+            self._write("evaluations", row)
+        if self.best is None or mean > self.best["mean"]:
+            self.best = {"step": steps, "mean": mean, "agent": agent.state_dict()}
+        self.made = steps // self._every
+
+    def _make(self, training: Any) -> Environment | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they have been said when the first one was made
-            self._environment = Environment(env, config.dtype)
-        if self._environment.is_same(training):
-            raise EnvError(f"{training.name} cannot be evaluated while it trains: the callable made the same one twice")
-        learning = config.steps - config.learning_starts
-        self._steps = [config.learning_starts + learning * (i + 1) // count for i in range(count)]
+            environment = Environment(self._env, self._config.dtype, self._env_kwargs)
+        if training.is_same(environment):
+            self._every = 0
+            self._warn(
+                f"no evaluations while training: the callable makes the same {environment.name} twice; "
+                "let it make a new one each time"
+            )
+            return None
+        return environment
 
-    def is_due(self, step: int) -> bool:
-        """Whether to evaluate after this step."""
-        return step in self._steps
+    def state(self) -> dict[str, Any]:
+        """What it needs to go on; arrays are views."""
+        return {"made": self.made, "every": self._every}
 
-    def evaluate(self, step: int, agent: DDPG) -> list[dict[str, float]]:
-        """One episode's states: step, return (of the episode, undiscounted), t, q, discounted_return, tail.
-
-        q = Q(s_t, mu(s_t)). discounted_return: of the rewards from t on. Where the episode was cut off by a time limit,
-        Q of its last state stands for what would have followed; tail = gamma^(steps left) is its weight (0: none).
-        """
-        seed = EVALUATION_SEED + self._steps.index(step)
-        moments = list(_episode(agent, self._environment, seed, EVALUATION_STEPS))
-        q = agent.q(np.stack([m.obs for m in moments]), np.stack([m.act for m in moments]))
-        last, gamma = moments[-1], agent.config.gamma
-        after = 0.0
-        if not last.terminated:
-            after = float(agent.q(last.next_obs[None], agent.act(last.next_obs)[None])[0])
-        returns = np.empty(len(moments))
-        for t in range(len(moments) - 1, -1, -1):
-            after = returns[t] = moments[t].rew + gamma * after
-        total = sum(m.rew for m in moments)
-        return [
-            {
-                "step": step,
-                "return": total,
-                "t": t,
-                "q": float(q[t]),
-                "discounted_return": float(returns[t]),
-                "tail": 0.0 if last.terminated else gamma ** (len(moments) - t),
-            }
-            for t in np.linspace(0, len(moments) - 1, min(COMPARED, len(moments))).astype(int).tolist()
-        ]
+    def restore(self, state: Mapping[str, Any], best: Mapping[str, Any] | None) -> None:
+        """Go on from a state."""
+        self.made, self._every = int(state["made"]), int(state["every"])
+        self.best = None if best is None else dict(best)
 
     def close(self) -> None:
         """Close the environment."""
-        self._environment.close()
+        if self._environment:
+            self._environment.close()
+
+
+def compare(steps: int, gathered: list[list[Step]], agent: DDPG) -> list[dict[str, float]]:
+    """Some states of these episodes: step, return (of the episode, undiscounted), t, q, discounted_return, tail.
+
+    q = Q(s_t, mu(s_t)). discounted_return: of the rewards from t on. Where the episode was cut off by a time limit, Q of
+    its last state stands for what would have followed; tail = gamma^(steps left) is its weight (0: none).
+    """
+    rows, gamma = [], agent.config.gamma
+    for made in gathered:
+        q = agent.q(np.stack([step.obs for step in made]), np.stack([step.act for step in made]))
+        last, after = made[-1], 0.0
+        if not last.terminated:
+            after = float(agent.q(last.next_obs[None], agent.act(last.next_obs)[None])[0])
+        returns = np.empty(len(made))
+        for t in range(len(made) - 1, -1, -1):
+            after = returns[t] = made[t].rew + gamma * after
+        total = sum(step.rew for step in made)
+        shown = min(max(1, COMPARED // len(gathered)), len(made))
+        for t in np.linspace(0, len(made) - 1, shown).astype(int).tolist():
+            tail = 0.0 if last.terminated else gamma ** (len(made) - t)
+            rows.append({"step": steps, "return": total, "t": t, "q": float(q[t]),
+                         "discounted_return": float(returns[t]), "tail": tail})  # fmt: skip
+    return rows

@@ -116,6 +116,12 @@ def tanh_backward(da: FloatArray, a: FloatArray) -> FloatArray:
 
 
 @jit
+def mean(values: FloatArray) -> float:
+    """The mean of all elements, summed in float64."""
+    return float(np.mean(values.astype(np.float64)))
+
+
+@jit
 def squared_error(q: FloatArray, target_q: FloatArray) -> tuple[float, FloatArray]:
     """loss = mean_i (q_i - y_i)^2 and dq_i = 2 (q_i - y_i) / N.    q, target_q (N,) -> loss, dq (N,).
 
@@ -125,4 +131,4 @@ def squared_error(q: FloatArray, target_q: FloatArray) -> tuple[float, FloatArra
         raise ValueError("squared_error: q and target_q must both be (N,)")
     error = q - target_q
     scale = q.dtype.type(2 / len(q))  # the critic's only 1/N
-    return float(np.mean(error * error)), scale * error
+    return mean(error * error), scale * error

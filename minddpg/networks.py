@@ -49,6 +49,18 @@ class Network(NamedTuple):
     layout: Layout
 
 
+def new_layout(obs_dim: int, act_dim: int, out_dim: int, hidden_sizes: tuple[int, ...], action_layer: int) -> Layout:
+    """The layout of a network that is not there yet; see Network."""
+    widths = [obs_dim, *hidden_sizes, out_dim]
+    layout = np.zeros((len(widths), 4), np.int64)
+    layout[:, FAN_IN] = widths
+    layout[:-1, FAN_OUT] = widths[1:]
+    layout[action_layer, FAN_IN] += act_dim
+    layout[1:, PARAMS_START] = np.cumsum((layout[:-1, FAN_IN] + 1) * layout[:-1, FAN_OUT])
+    layout[1:, CACHE_START] = np.cumsum(layout[:-1, FAN_IN])
+    return layout
+
+
 def new_network(
     obs_dim: int,
     act_dim: int,
@@ -64,16 +76,10 @@ def new_network(
     final_init: draw the last layer from U(-final_init, final_init) instead. Lillicrap et al., section 7. fan_in counts
     the joined action.
     """
-    widths = [obs_dim, *hidden_sizes, out_dim]
-    layout = np.zeros((len(widths), 4), np.int64)
-    layout[:, FAN_IN] = widths
-    layout[:-1, FAN_OUT] = widths[1:]
-    layout[action_layer, FAN_IN] += act_dim
-    layout[1:, PARAMS_START] = np.cumsum((layout[:-1, FAN_IN] + 1) * layout[:-1, FAN_OUT])
-    layout[1:, CACHE_START] = np.cumsum(layout[:-1, FAN_IN])
+    layout = new_layout(obs_dim, act_dim, out_dim, hidden_sizes, action_layer)
     params = np.empty(layout[-1, PARAMS_START], dtype)
-    for layer in range(len(widths) - 1):
-        last = layer == len(widths) - 2
+    for layer in range(len(layout) - 1):
+        last = layer == len(layout) - 2
         bound = final_init if last and final_init is not None else 1 / math.sqrt(layout[layer, FAN_IN])
         start, stop = layout[layer : layer + 2, PARAMS_START]
         params[start:stop] = rng.uniform(-bound, bound, stop - start)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .config import Config
@@ -21,6 +23,13 @@ class GaussianNoise:
         """The noise of one step, (act_dim,)."""
         return self.std * self.rng.standard_normal(self.act_dim)
 
+    def state(self) -> dict[str, Any]:
+        """What it needs to go on, besides its Generator: nothing."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+
 
 class OrnsteinUhlenbeckNoise:
     """Noise with a memory: x <- x - theta x + std N(0, 1), so that a push lasts about 1/theta steps.
@@ -31,16 +40,24 @@ class OrnsteinUhlenbeckNoise:
 
     def __init__(self, act_dim: int, std: float, rng: np.random.Generator, theta: float = 0.15):
         self.std, self.theta, self.rng = std, theta, rng
-        self.state = np.zeros(act_dim)
+        self.x = np.zeros(act_dim)
 
     def reset(self) -> None:
         """Forget the last push; called at the start of every episode."""
-        self.state = np.zeros_like(self.state)
+        self.x = np.zeros_like(self.x)
 
     def sample(self) -> FloatArray:
         """The noise of one step, (act_dim,)."""
-        self.state = self.state - self.theta * self.state + self.std * self.rng.standard_normal(len(self.state))
-        return self.state
+        self.x = self.x - self.theta * self.x + self.std * self.rng.standard_normal(len(self.x))
+        return self.x
+
+    def state(self) -> dict[str, Any]:
+        """What it needs to go on, besides its Generator: the last push."""
+        return {"x": self.x}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.x = np.array(state["x"], np.float64).reshape(self.x.shape)
 
 
 def new_noise(config: Config, act_dim: int, rng: np.random.Generator) -> GaussianNoise | OrnsteinUhlenbeckNoise:

@@ -83,8 +83,12 @@ class ReplayBuffer:
             np.zeros(capacity, np.bool_),
         )
         self.capacity = capacity
-        self.size = 0  # transitions held
-        self._next = 0  # where the next one goes
+        self.added = 0  # transitions in all; the next one goes to row `added % capacity`
+
+    @property
+    def size(self) -> int:
+        """Transitions held."""
+        return min(self.added, self.capacity)
 
     def __len__(self) -> int:
         return self.size
@@ -98,7 +102,7 @@ class ReplayBuffer:
         self, obs: npt.ArrayLike, act: npt.ArrayLike, rew: float, next_obs: npt.ArrayLike, terminated: bool
     ) -> None:
         """Copy one transition in. obs, next_obs (obs_dim,); act (act_dim,) in [-1, 1]. Raises ShapeError."""
-        i, ring = self._next, self.transitions
+        i, ring = self.added % self.capacity, self.transitions
         for name, value, row in (
             ("obs", obs, ring.obs[i]),
             ("act", act, ring.act[i]),
@@ -111,8 +115,7 @@ class ReplayBuffer:
         ring.rew[i] = rew
         ring.next_obs[i] = next_obs
         ring.terminated[i] = terminated
-        self._next = (i + 1) % self.capacity
-        self.size = max(self.size, i + 1)
+        self.added += 1
 
     def draw(self, batch_size: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         """Indices (batch_size,) of held transitions, uniform and with replacement."""
@@ -120,12 +123,16 @@ class ReplayBuffer:
             raise ValueError("the replay is empty; add a transition before drawing")
         return rng.integers(self.size, size=batch_size)
 
+    def held(self) -> Batch:
+        """Views of all rows in use, in the order of the ring."""
+        return Batch(*(array[: self.size] for array in self.transitions))
+
     def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
         """A batch of held transitions, uniform and with replacement."""
         return take(self.transitions, self.draw(batch_size, rng))
 
     def spread(self, count: int) -> Batch:
         """Up to `count` held transitions, evenly spread from the oldest to the newest; none where none is held."""
-        oldest = self._next if self.size == self.capacity else 0
+        oldest = self.added % self.capacity if self.size == self.capacity else 0
         steps = np.linspace(0, self.size - 1, min(count, self.size)).astype(np.int64)
         return take(self.transitions, (oldest + steps) % self.capacity)

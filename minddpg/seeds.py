@@ -1,4 +1,4 @@
-"""One seed, one Generator per purpose."""
+"""One seed, one Generator per purpose, and a seed for each episode."""
 
 from __future__ import annotations
 
@@ -23,11 +23,27 @@ class RandomStreams(NamedTuple):
     replay: np.random.Generator
     warmup: np.random.Generator  # the uniform actions before the first update
     noise: np.random.Generator
-    environment: np.random.Generator
     diagnosis: np.random.Generator  # which transitions are looked at; training does not depend on it
 
 
-def random_streams(seed: int) -> RandomStreams:
-    """Independent Generators from one seed. Evaluation has none: its starts are named by their own seeds."""
-    children = np.random.SeedSequence(checked_seed(seed)).spawn(len(RandomStreams._fields))
-    return RandomStreams(*(np.random.default_rng(child) for child in children))
+EPISODES, EVALUATION = 100, 101  # further purposes, which need seeds, not Generators
+
+
+def random_streams(seed: int, environment: int = 0) -> RandomStreams:
+    """Independent Generators from one seed; `environment`: of several side by side, each has its own."""
+    root = np.random.SeedSequence(checked_seed(seed), spawn_key=(environment,) if environment else ())
+    return RandomStreams(*(np.random.default_rng(child) for child in root.spawn(len(RandomStreams._fields))))
+
+
+def episode_seed(seed: int, environment: int, number: int) -> int:
+    """For reset(seed=...) of the number-th episode of an environment: a run can go on from any of them."""
+    return _seed(seed, EPISODES, environment, number)
+
+
+def evaluation_seed(seed: int, number: int) -> int:
+    """For reset(seed=...) of the number-th episode of every evaluation: all evaluations have the same starts."""
+    return _seed(seed, EVALUATION, number)
+
+
+def _seed(seed: int, *purpose: int) -> int:
+    return int(np.random.SeedSequence(checked_seed(seed), spawn_key=purpose).generate_state(1)[0] >> 1)

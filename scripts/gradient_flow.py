@@ -66,7 +66,7 @@ def learn(mistake, sgd_lr, seed):
     config = Config.for_environment("Pendulum-v1").replace(steps=STEPS)
     with mock.patch.object(training, "DDPG", wrong), np.errstate(all="ignore"):
         try:
-            agent = minddpg.train("Pendulum-v1", config, seed=seed, diagnose_every=0, evaluations=0).agent
+            agent = minddpg.train("Pendulum-v1", config.replace(diagnose_every=0, evaluate_every=0), seed=seed).agent
         except minddpg.TrainingError:
             return None  # diverged
     return float(minddpg.evaluate(agent, "Pendulum-v1", STARTS, 10_000).mean())

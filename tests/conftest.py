@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from minddpg import DDPG, Batch, Config
+from minddpg.runs.directory import RunDirectory, RunInfo
 
 settings.register_profile("default", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("default")
@@ -59,6 +60,19 @@ def random_agent(seed, dtype="float64", updates=0, units=24):
     for _ in range(updates):
         agent.update(batch)
     return agent, batch
+
+
+def new_run(path, env="Some-v0", seed=5, obs_dim=3, act_dim=2, config=None, agent=None, **info):
+    """The directory of a run that has made no step."""
+    config = config or Config(hidden_sizes=(4, 3))
+    agent = agent or DDPG(obs_dim, act_dim, config, seed)
+    tree = {"run": {"steps": 0, "agent": agent.views()}, "best": None}
+    return RunDirectory.create(path, RunInfo(env, seed, obs_dim, act_dim, config, **info), tree)
+
+
+def save_run(directory, agent, replay):
+    """A checkpoint as `train` makes it, of these alone."""
+    directory.save({"run": {"steps": replay.added, "agent": agent.views()}, "best": None}, agent, replay)
 
 
 SMALL = {"hidden_sizes": (8, 7), "batch_size": 5, "buffer_size": 100, "dtype": "float64"}

@@ -3,9 +3,10 @@ import zipfile
 
 import numpy as np
 import pytest
+from conftest import new_run, save_run
 
 from minddpg import DDPG, Config, ReplayBuffer, RunError, load
-from minddpg.runs.directory import KEPT_TRANSITIONS, MAX_JSON, RunDirectory, RunInfo, load_info, load_transitions
+from minddpg.runs.directory import KEPT_TRANSITIONS, MAX_JSON, load_info, load_transitions
 from minddpg.runs.tables import load_table
 
 CONFIG = Config(hidden_sizes=(4, 3))
@@ -20,10 +21,10 @@ def replay_of(count, capacity=3000):
 
 def written(path, agent=None):
     agent = agent or DDPG(3, 2, CONFIG, seed=5)
-    directory = RunDirectory(path, RunInfo("Some-v0", 5, 3, 2, CONFIG))
+    directory = new_run(path)
     directory.append("progress", {"step": 10, "return": -1.5, "critic_loss": float("nan")})
     directory.append("progress", {"step": 20, "return": -0.1, "critic_loss": 0.25})
-    directory.save(agent, replay_of(50))
+    save_run(directory, agent, replay_of(50))
     directory.close()
     return agent
 
@@ -47,17 +48,17 @@ def test_nothing_is_overwritten(tmp_path):
     written(tmp_path / "run")
     kept = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
     with pytest.raises(RunError, match="exists; choose another"):
-        RunDirectory(tmp_path / "run", RunInfo("Some-v0", 5, 3, 2, CONFIG))
+        new_run(tmp_path / "run")
     assert kept == {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot make"):
-        RunDirectory(tmp_path / "file" / "run", RunInfo("Some-v0", 5, 3, 2, CONFIG))
+        new_run(tmp_path / "file" / "run")
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     agent = written(tmp_path / "run")
-    directory = RunDirectory(tmp_path / "other", RunInfo("Some-v0", 5, 3, 2, CONFIG))
-    directory.save(agent, replay_of(1))
+    directory = new_run(tmp_path / "other")
+    save_run(directory, agent, replay_of(1))
     kept = (tmp_path / "other" / "agent.npz").read_bytes()
 
     def full(*args):
@@ -65,12 +66,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(RunError, match="no space"):
-        directory.save(DDPG(3, 2, CONFIG, seed=6), replay_of(1))
+        save_run(directory, DDPG(3, 2, CONFIG, seed=6), replay_of(1))
     with pytest.raises(RunError, match="cannot make .*no space"):
-        RunDirectory(tmp_path / "on" / "the way", RunInfo("Some-v0", 5, 3, 2, CONFIG))
+        new_run(tmp_path / "on" / "the way")
     assert not (tmp_path / "on").exists()
     with pytest.raises(RunError, match="cannot make"):
-        RunDirectory(tmp_path / "on" / ("x" * 300), RunInfo("Some-v0", 5, 3, 2, CONFIG))
+        new_run(tmp_path / "on" / ("x" * 300))
     assert not (tmp_path / "on").exists()
     assert (tmp_path / "other" / "agent.npz").read_bytes() == kept
     assert {p.name for p in (tmp_path / "other").iterdir()} == {"config.json", "agent.npz", "transitions.npz"}
@@ -206,7 +207,7 @@ def test_transitions_that_misfit_are_refused(tmp_path):
 
 
 def test_tables_are_read_back_and_damage_is_named(tmp_path):
-    directory = RunDirectory(tmp_path / "run", RunInfo("Some-v0", 5, 3, 2, CONFIG))
+    directory = new_run(tmp_path / "run")
     directory.append("gradients", {"step": 1, "x": 0.1})
     directory.append("gradients", {"step": 2, "x": float("nan")})
     directory.close()

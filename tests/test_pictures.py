@@ -5,7 +5,7 @@ import sys
 import gymnasium
 import numpy as np
 import pytest
-from conftest import clean_environment, make_batch
+from conftest import clean_environment, make_batch, new_run
 
 import minddpg
 from minddpg import DDPG, Config
@@ -21,7 +21,7 @@ from minddpg.gradflow.pictures import (
     run_figure,
 )
 from minddpg.gradflow.tracing import trace
-from minddpg.runs.directory import RunDirectory, RunInfo, load, load_info, load_transitions
+from minddpg.runs.directory import load, load_info, load_transitions
 from minddpg.runs.tables import load_table
 
 pytest.importorskip("matplotlib")
@@ -56,7 +56,8 @@ class TwoForces(Swing):
 
 
 def make_run(path, env=Swing, config=TINY, **changes):
-    minddpg.train(env, config, out=path, **{"diagnose_every": 5, "evaluations": 3, **changes})
+    settings = {"diagnose_every": 5, "evaluate_every": 20, "evaluation_episodes": 1, **changes}
+    minddpg.train(env, config.replace(**settings), out=path)
     return path
 
 
@@ -514,7 +515,7 @@ def test_numbers_that_are_none_do_not_stop_a_run_picture(run, tmp_path, monkeypa
     ],
 )
 def test_names_of_environments_are_taken_literally(env, shown, tmp_path, monkeypatch):
-    RunDirectory(tmp_path / "run", RunInfo(env, 3, 3, 1, TINY)).close()
+    new_run(tmp_path / "run", env, 3, 3, 1, TINY).close()
     assert load_info(tmp_path / "run").env == env
     figure = run_figure(tmp_path / "run")
     assert figure.get_suptitle() == f"{shown}, seed 3, 60 steps"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import JIT, clean_environment, make_batch
+from conftest import JIT, clean_environment, make_batch, new_run, save_run
 
 from minddpg import DDPG, Config, RunError, gradflow
 from minddpg.gradflow.monitor import Monitor
 from minddpg.replay import ReplayBuffer
-from minddpg.runs.directory import RunDirectory, RunInfo, load_transitions
+from minddpg.runs.directory import load_transitions
 from minddpg.runs.tables import load_table
 
 pytest.importorskip("matplotlib")
@@ -33,13 +33,13 @@ def make_run(path, env="Pendulum-v1", action_layer=0, looks=4, hidden_sizes=(8, 
     batch = make_batch(rng, 64, 3, 1)
     for row in zip(*batch, strict=True):
         replay.add(*row)
-    run = RunDirectory(path, RunInfo(env, 0, 3, 1, config))
+    run = new_run(path, env, 0, 3, 1, config)
     monitor = Monitor(rng, 1, lambda row: run.append("gradients", row))
     for step in range(looks):
         agent.update(replay.sample(16, rng))
-        monitor.after_update(step, agent, replay)
+        monitor.after_updates(step, agent, replay)
     run.append("progress", {"episode": 1, "step": 200, "return": -1200.0, "length": 200, "seconds": 0.1})
-    run.save(agent, replay)
+    save_run(run, agent, replay)
     run.close()
     return path
 

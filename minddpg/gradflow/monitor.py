@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,10 +52,30 @@ class Monitor:
         self._rewards = (math.inf, -math.inf)  # lowest and highest so far; the replay forgets old ones
         self._said: dict[str, float] = {}  # when each was last said
 
-    def after_update(self, step: int, agent: DDPG, replay: ReplayBuffer) -> None:
-        """To be called after every update; step: environment steps made."""
-        if self.every and agent.updates % self.every == 0:
+    def after_updates(self, step: int, agent: DDPG, replay: ReplayBuffer, made: int = 1) -> bool:
+        """To be called when `made` updates have been made; step: environment steps so far.    -> whether it looked"""
+        due = self.every > 0 and agent.updates // self.every > (agent.updates - made) // self.every
+        if due:
             self.look(step, agent, replay)
+        return due
+
+    def state(self) -> dict[str, Any]:
+        """What it needs to go on to the bit."""
+        return {
+            "rng": self.rng.bit_generator.state,
+            "rewards": self._rewards,
+            "seen": self._seen,
+            "found": [[*finding.diagnosis, finding.first, finding.last] for finding in self.found.values()],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state. Raises KeyError, TypeError or ValueError where it is none."""
+        self.rng.bit_generator.state = state["rng"]
+        low, high = state["rewards"]
+        self._rewards = float(low), float(high)
+        self._seen = {str(name): (int(first), int(looks)) for name, (first, looks) in state["seen"].items()}
+        for name, what, remedy, first, last in state["found"]:
+            self.found[name] = Finding(Diagnosis(name, what, remedy), int(first), int(last))
 
     def look(self, step: int, agent: DDPG, replay: ReplayBuffer) -> None:
         """Look now."""

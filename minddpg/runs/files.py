@@ -232,7 +232,15 @@ def open_arrays(path: Path, kind: str, most: int, why_missing: str) -> Iterator[
         raise RunError(f"cannot read {path}: {error.strerror or error}") from None
     except (MemoryError, OverflowError):
         raise RunError(f"{path} asks for more memory than there is") from None
-    except (ArithmeticError, AttributeError, EOFError, LookupError, NotImplementedError, RuntimeError, TypeError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        EOFError,
+        LookupError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+    ) as error:
         raise damaged(path, error) from None
     except (ValueError, struct.error, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
         raise damaged(path, error) from None
@@ -275,9 +283,10 @@ class Lock:
         _locked.add(self._key)
 
     def release(self) -> None:
-        """Let others have it."""
-        _locked.discard(self._key)
-        os.close(self._file)
+        """Let others have it. Twice is no error."""
+        if self._key in _locked:
+            _locked.discard(self._key)
+            os.close(self._file)
 
 
 def _take(file: int) -> None:
