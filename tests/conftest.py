@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 
 import numba
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+import minddpg
 from minddpg import DDPG, Batch, Config
 from minddpg.runs.directory import RunDirectory, RunInfo
 
@@ -21,6 +23,21 @@ JIT = not numba.config.DISABLE_JIT
 def _in_tmp_path(tmp_path, monkeypatch):
     """Nothing is written but under tmp_path, and nothing depends on where pytest was started."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def _trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained") / "run"
+    config = Config(steps=60, hidden_sizes=(6, 5), learning_starts=40, batch_size=8)
+    minddpg.train("Pendulum-v1", config, out=out, seed=3)
+    return out
+
+
+@pytest.fixture
+def run_directory(_trained, tmp_path):
+    """A run of Pendulum-v1 that has just been trained, in the working directory: "run"."""
+    shutil.copytree(_trained, tmp_path / "run")
+    return tmp_path / "run"
 
 
 @pytest.fixture

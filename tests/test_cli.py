@@ -68,22 +68,27 @@ def test_default_directories_are_numbered(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "required: COMMAND"),
-        (["fly"], "fly"),
+        (["fly"], "there is no command 'fly'"),
+        (["trian"], "there is no command 'trian'; did you mean train?"),
+        (["--versoin"], "there is no --versoin; did you mean --version?"),
+        (["train", "--batchsize", "32"], "there is no --batchsize; did you mean --batch-size?"),
+        (["train", "--Batch_Size=32"], "did you mean --batch-size?"),
+        (["train", "Pendulum-v1", "--total-timesteps", "9"], "did you mean --steps?"),
+        (["train", "Pendulum-v1", "more"], "unrecognized arguments: more"),
         (["gradcheck", "nowhere"], "nowhere is not a run directory"),
         (["gradflow", "nowhere"], "nowhere is not a run directory"),
         (["gradflow", "nowhere", "--obs-dim", "4"], "--obs-dim is for a fresh agent; leave out DIR or the flag"),
         (["gradflow", "--report", "x.html"], "--report is of a run; name its DIR"),
         (["gradflow", "--plot", ""], "no name for a file"),
         (["gradflow", "nowhere", "--report", "x.png"], "must end in .html"),
-        (["gradflow", "--plot", "x.bmp"], "x.bmp must end in .png or .svg"),
+        (["gradflow", "--plot", "x.bmp"], "x.bmp must end in .png, .svg or .pdf"),
         (["gradflow", "--plot", "no/such/x.png"], "no/such is not a directory; make it first"),
         (["gradflow", "--picture", "action"], "add --plot FILE"),
         (["gradflow", "--picture", "history", "--plot", "x.png"], "name its DIR"),
         (["gradflow", "--batch-size", "0"], "0 is too few"),
         (["plot"], "required: DIR"),
         (["plot", "nowhere"], "nowhere"),
-        (["plot", "a", "b", "--out", "x.png"], "--out names one file"),
+        (["plot", "a", "b", "--out", "x.png"], "a is not a run directory"),
         (["train", "--diagnose-every", "-1"], "0 or more"),
         (["gradcheck", "runs/x", "--obs-dim", "4"], "--obs-dim is for a fresh agent; leave out DIR or the flag"),
         (["gradcheck", "--planted", "--hidden-sizes", "4"], "--hidden-sizes is for a fresh agent"),
@@ -109,7 +114,7 @@ def test_default_directories_are_numbered(capsys, tmp_path):
         (["train", "--out", ""], "exists; choose another --out"),
         (["train", "Pendulum-v0"], "cannot make 'Pendulum-v0'"),
         (["train", "--episodes", "0"], "1 or more"),
-        (["train", "--learning-rate", "1"], "unrecognized arguments"),
+        (["train", "--learning-rate", "1"], "did you mean --actor-lr or --critic-lr?"),
         (["train", "--steps", "10"], "learning_starts"),
         (["train", "--out", "taken"], "taken exists; choose another --out"),
         (["eval"], "DIR"),
@@ -512,7 +517,7 @@ def test_pages_and_reports(capsys, tmp_path):
         status, _, err = run(capsys, "train", *SHORT, "--out", name, "--quiet", "--diagnose-every", "50")
         assert status == 0, err
     status, out, err = run(capsys, "plot", "a", "b")
-    assert (status, out) == (0, "a: a/run.png\nb: b/run.png\n"), err
+    assert (status, out.splitlines()[:2]) == (0, ["a: a/run.png", "b: b/run.png"]), err
     status, _, err = run(capsys, "plot", "a", "--out", "page.svg")
     assert status == 0, err
     assert (tmp_path / "b" / "run.png").read_bytes()[:4] == b"\x89PNG"

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
-from .options import Commands, fail, positive, whole
+from .options import Commands, add_env_kwargs, check_file, env_kwargs, fail, positive, whole
 from .terminal import summary
-from .warmup import compile_ahead, look_at
+from .warmup import compile_ahead
+
+if TYPE_CHECKING:
+    from ..environment import EnvironmentLike
 
 
 def add(commands: Commands) -> None:
@@ -16,37 +22,72 @@ def add(commands: Commands) -> None:
         "eval",
         help="evaluate a trained agent",
         description="Run the policy of a run directory without noise and print the returns.",
+        epilog="Examples: 'minddpg eval runs/Pendulum-v1-seed0', "
+        "'minddpg eval runs/Pendulum-v1-seed0 --best --video best.mp4 --env-kwargs g=9.81'.",
     )
     evaluate.add_argument("directory", metavar="DIR", help="run directory, as 'minddpg train' wrote it")
+    evaluate.add_argument("--best", action="store_true", help="the agent with the best evaluation, not the last one")
     evaluate.add_argument("--env", metavar="ENV", help="another environment than the one of the run")
+    add_env_kwargs(evaluate)
     evaluate.add_argument("--episodes", type=positive, default=100, metavar="N", help="episodes; default: 100")
     evaluate.add_argument(
         "--seed", type=whole, default=10_000, metavar="S", help="episode i starts from reset(seed=S+i); default: 10000"
     )
+    evaluate.add_argument("--video", metavar="FILE", help="record the first episode as an .mp4 (needs the extra video)")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate."""
-    from ..environment import EnvError
+    changes = env_kwargs(args.env_kwargs)
+    if args.video is not None:
+        check_file(args.video)
+
+    from ..environment import EnvError, Environment
     from ..evaluation import evaluate
-    from ..runs.directory import load, load_info
+    from ..export import kept_agent
+    from ..runs.directory import load_info
+    from ..video import check_path, recorded
 
     info = load_info(args.directory)
-    agent = load(args.directory)
+    agent = kept_agent(args.directory, args.best)
     env = args.env or info.env
+    kwargs = {**({} if args.env else getattr(info, "env_kwargs", {})), **changes}
+    if args.video is not None:
+        check_path(args.video)
     try:
-        look_at(env)
+        Environment(_made_with(env, kwargs)).close()  # what is wrong with it shows before anything is compiled
     except EnvError as error:
         if args.env:
             raise
         fail(f"{error}; if {args.directory} was trained from Python, name an environment with --env")
     if not args.json:
         compile_ahead(info.config.dtype, quietly=True)
-    returns = evaluate(agent, env, args.episodes, args.seed)
-    if args.json:
-        print(json.dumps({"env": env, "seed": args.seed, "mean": returns.mean(), "returns": returns.tolist()}))
-    else:
-        print(f"{env}, {args.directory}: {summary(returns)}")
+    with recorded(env, args.video, kwargs) if args.video is not None else nullcontext() as recording:
+        returns = evaluate(agent, recording or _made_with(env, kwargs), args.episodes, args.seed)
+    record = {"env": env, "seed": args.seed, "mean": returns.mean(), "returns": returns.tolist()}
+    print(json.dumps(record) if args.json else f"{env}, {args.directory}: {summary(returns)}")
+    if args.video is not None:
+        out = sys.stderr if args.json else sys.stdout
+        print(f"video of the first episode, return {returns[0]:.1f}: {args.video}", file=out)
     return 0
+
+
+def _made_with(env: str, kwargs: dict[str, Any]) -> EnvironmentLike:
+    """The environment that an id makes with these arguments."""
+    if not kwargs:
+        return env
+
+    import gymnasium
+
+    from ..environment import EnvError
+    from ..runs.files import first_line
+
+    def make() -> gymnasium.Env[Any, Any]:
+        try:
+            return gymnasium.make(env, disable_env_checker=True, **kwargs)
+        except Exception as error:  # whatever the code of an environment raises
+            raise EnvError(f"cannot make {env!r} with {', '.join(kwargs)}: {first_line(error)}") from None
+
+    return make

@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
         "'minddpg gradflow runs/Pendulum-v1-seed0 --plot policy.png --picture policy'.",
     )
     flow.add_argument("directory", nargs="?", metavar="DIR", help="run directory, as 'minddpg train' wrote it")
-    flow.add_argument("--plot", metavar="FILE", help="draw a picture, a .png or .svg (needs the extra plot)")
+    flow.add_argument("--plot", metavar="FILE", help="draw a picture, a .png, .svg or .pdf (needs the extra plot)")
     flow.add_argument(
         "--picture",
         choices=("flow", "history", "action", "policy"),

@@ -4,7 +4,7 @@
     routes(agent, batch)        four routes to the actor's gradient, and that they agree           -> Routes
     mistakes(agent, batch)      what each classic mistake does to the gradient                     -> Effects
     look, statistics, diagnose  an update from inside, as numbers, and what is wrong with it
-    flow_figure(trace), history_figure, action_figure, policy_figure, run_figure, save       pictures (extra plot)
+    flow_figure(trace), history_figure, action_figure, policy_figure, run_figure, runs_figure, save  pictures (plot)
     write_report(run, path)     all of it as one HTML file                                         (extra plot)
 
 Reading order: way.py (one update, taken apart), four_routes.py, classic_mistakes.py, diagnosis.py (what is wrong, cause
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .pictures import history_figure as history_figure
     from .pictures import policy_figure as policy_figure
     from .pictures import run_figure as run_figure
+    from .pictures import runs_figure as runs_figure
     from .report import write_report as write_report
     from .tracing import Hop as Hop
     from .tracing import Trace as Trace
@@ -58,6 +59,7 @@ _HOME = {
     "history_figure": "pictures",
     "policy_figure": "pictures",
     "run_figure": "pictures",
+    "runs_figure": "pictures",
     "write_report": "report",
     "Hop": "tracing",
     "Trace": "tracing",

@@ -1,4 +1,4 @@
-"""What every picture shares: matplotlib, imported late; one style; PNG and SVG files, written whole."""
+"""What every picture shares: matplotlib, imported late; one style; PNG, SVG and PDF files, written whole."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = (
     "#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7",
 )  # fmt: skip
 GREY = "#777777"
-SUFFIXES = (".png", ".svg")
+SUFFIXES = (".png", ".svg", ".pdf")
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "svg.fonttype": "none",  # text stays text
+    "pdf.fonttype": 42,
     "svg.hashsalt": "minddpg",  # the same picture is the same file
 }
 
@@ -62,30 +63,27 @@ def new_figure(width: float, height: float) -> Figure:
 def check_path(path: str | os.PathLike[str]) -> None:
     """Raises PlotError where `save` would refuse the name."""
     if Path(path).suffix.lower() not in SUFFIXES:
-        raise PlotError(f"{path} must end in {' or '.join(SUFFIXES)}")
+        raise PlotError(f"{path} must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a PNG or SVG, by the name's suffix, whole or not at all. Raises PlotError, RunError."""
+    """Write a PNG, SVG or PDF, by the name's suffix, whole or not at all. Raises PlotError, RunError."""
     check_path(path)
     path = Path(path)
-    content = svg(figure).encode() if path.suffix.lower() == ".svg" else _png(figure)
     try:
-        write_whole(path, content)
+        write_whole(path, _drawn(figure, path.suffix.lower()[1:]))
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def svg(figure: Figure) -> str:
     """The figure as an SVG document."""
-    content = io.BytesIO()
-    with style():
-        figure.savefig(content, format="svg", metadata={"Date": None})
-    return content.getvalue().decode()
+    return _drawn(figure, "svg").decode()
 
 
-def _png(figure: Figure) -> bytes:
+def _drawn(figure: Figure, kind: str) -> bytes:
     content = io.BytesIO()
+    when = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}  # the same picture, again
     with style():
-        figure.savefig(content, format="png", dpi=150, metadata={"Software": None})
+        figure.savefig(content, format=kind, dpi=150, metadata=when[kind])
     return content.getvalue()

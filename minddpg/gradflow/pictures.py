@@ -4,6 +4,7 @@
     action_figure(load(run), load_transitions(run))   Q over the action, its slope at mu(s), before and after an update
     policy_figure(load(run))                          Pendulum only: torque, dQ/da and Q over all states
     run_figure(run)                                   learning curve, Q against returns, health of the gradient
+    runs_figure([run, run, ...])                      the learning curves of several runs, a panel per environment
 
 Each is a matplotlib Figure; canvas.save writes it. Nothing is derived here: every number is a column of a run's tables,
 or comes from the functions that train.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -391,12 +393,15 @@ def run_figure(directory: str | os.PathLike[str]) -> Figure:
 
 
 def _run_title(info: RunInfo) -> str:
-    """Names of environments are anybody's: what the font lacks would make matplotlib warn."""
+    return f"{_drawable(info.env[:40])}, seed {info.seed}, {info.config.steps:,} steps"
+
+
+def _drawable(name: str) -> str:
+    """Names are anybody's: what the font lacks would make matplotlib warn."""
     from matplotlib.font_manager import findfont, get_font
 
     font = get_font(findfont("DejaVu Sans"))
-    name = "".join(c if c.isprintable() and font.get_char_index(ord(c)) else "?" for c in info.env[:40])
-    return f"{name}, seed {info.seed}, {info.config.steps:,} steps"
+    return "".join(c if c.isprintable() and font.get_char_index(ord(c)) else "?" for c in name)
 
 
 def _learning_curve(axes: Axes, progress: Table, evaluations: Table) -> None:
@@ -506,6 +511,101 @@ def _distance(axes: Axes, gradients: Table) -> None:
         _line(axes, gradients["step"], gradients[f"{network}.distance"], color, label=network)
     _log_scale(axes)
     _over_steps(axes, title, "|online - target| / |online|")
+
+
+# --- several runs in one picture --------------------------------------------------------------------------------------
+
+LONGEST = 44  # characters of a run's name in a legend
+
+
+@style()
+def runs_figure(directories: Sequence[str | os.PathLike[str]]) -> Figure:
+    """The learning curves of several runs, a panel per environment.
+
+    A run with evaluations (eval.csv): their mean as a line, one standard deviation on either side as an area, and its
+    returns while training thin behind them; a run without: the mean of the last 10 returns while training. The legend
+    stands beside the panel, in the order of the last values. Raises RunError where there is no run, or a file is
+    damaged.
+    """
+    names = [Path(directory).name for directory in directories]
+    if len(set(names)) < len(names):
+        names = [os.fspath(directory) for directory in directories]
+    panels: dict[str, list[_Run]] = {}
+    for directory, name in zip(directories, names, strict=True):
+        runs = panels.setdefault(load_info(directory).env, [])
+        runs.append(_Run(name, len(runs), load_table(directory, "progress"), load_table(directory, "eval")))
+    heights = [max(3.4, 1.1 + 0.2 * len(runs)) for runs in panels.values()]
+    figure = new_figure(11, sum(heights))
+    grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
+    for axes, (env, runs) in zip(grid[:, 0], panels.items(), strict=True):
+        _learning_curves(axes, env, runs)
+    return figure
+
+
+class _Run(NamedTuple):
+    """What a learning curve is drawn of. number: which of its panel's."""
+
+    name: str
+    number: int
+    progress: Table
+    evaluations: Table
+
+
+def _learning_curves(axes: Axes, env: str, runs: Sequence[_Run]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = []
+    for run in runs:
+        color, linestyle = LINES[run.number % len(LINES)], ("-", "--", ":", "-.")[run.number // len(LINES) % 4]
+        last = _learning_curve_of(axes, run, {"color": color, "linestyle": linestyle})
+        label = f"{_shortened(_drawable(run.name))}:  {_last_value(last)}"
+        handles.append((last, Line2D([], [], color=color, linestyle=linestyle, linewidth=2, label=label)))
+    handles.sort(key=lambda entry: (math.isnan(entry[0]), -entry[0]))
+    axes.set(xlabel=STEPS, ylabel="return, undiscounted")
+    _count_in_thousands(axes)
+    axes.set_title(_drawable(env[:LONGEST]), loc="left", fontsize=10, fontweight="bold", parse_math=False)
+    if any(_rows(run.evaluations) for run in runs):
+        what = f"evaluation: mean, standard deviation; thin: training, mean of {EPISODES} episodes"
+    else:
+        what = f"training, mean of {EPISODES} episodes"
+    axes.set_title(what, loc="right", fontsize=8, color=GREY)
+    legend = axes.legend(
+        handles=[handle for _, handle in handles], title="run: last value", loc="upper left",
+        bbox_to_anchor=(1.01, 1), frameon=False, fontsize=8, title_fontsize=8,
+        alignment="left", borderaxespad=0, handlelength=3,
+    )  # fmt: skip
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _learning_curve_of(axes: Axes, run: _Run, look: Mapping[str, Any]) -> float:
+    """-> the last value, NaN where there is none"""
+    last, thin = math.nan, bool(_rows(run.evaluations))
+    if _rows(run.progress):
+        returns = run.progress["return"]
+        smooth = _running_mean(returns, EPISODES)
+        last = float(smooth[-1])
+        width, alpha = (0.8, 0.45) if thin else (1.6, 1)
+        axes.plot(run.progress["step"], smooth, linewidth=width, alpha=alpha, marker=_marker(returns), **look)
+    if thin:
+        step, mean, std = (run.evaluations[name] for name in ("step", "mean", "std"))
+        axes.fill_between(step, mean - std, mean + std, color=look["color"], alpha=0.12, linewidth=0)
+        axes.plot(step, mean, linewidth=2, marker=_marker(mean), **look)
+        last = float(mean[-1])
+    return last
+
+
+def _last_value(value: float) -> str:
+    return "no episode ended" if math.isnan(value) else f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
+def _running_mean(values: FloatArray, n: int) -> FloatArray:
+    """Of the last n, or of as many as there are by then."""
+    return np.array([values[max(0, i + 1 - n) : i + 1].mean() for i in range(len(values))])
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2 - 2]}...{name[-(LONGEST // 2 - 1) :]}"
 
 
 # --- what the panels share --------------------------------------------------------------------------------------------

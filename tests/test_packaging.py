@@ -1,0 +1,61 @@
+"""setup.cfg promises nothing that is not used."""
+
+import configparser
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
+EXTRAS = {name: text.split() for name, text in SETUP["options.extras_require"].items()}
+
+# What is not imported: commands, as .ci/run gives them, and what an environment that is named here imports.
+TOOLS = {"pytest-cov": "--cov", "ruff": "ruff check", "mypy": "bin/mypy"}
+ENVIRONMENTS = {"mujoco": "HalfCheetah-v5", "box2d": "LunarLanderContinuous-v3", "classic-control": "Pendulum-v1"}
+
+
+def sources(*folders):
+    return "\n".join(path.read_text(encoding="utf-8") for f in folders for path in (ROOT / f).rglob("*.py"))
+
+
+def is_used(requirement):
+    name, inner = re.match(r"([\w-]+)(?:\[(.*)\])?", requirement).groups()
+    if name in TOOLS:
+        return TOOLS[name] in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    if (of := inner if name == "gymnasium" else name) in ENVIRONMENTS:
+        return ENVIRONMENTS[of] in sources("minddpg", "scripts")
+    imported = rf"^\s*(?:import|from) {name}\b|(?:importorskip|need)\(\s*\"{name}\b"
+    return re.search(imported, sources("minddpg", "tests", "scripts"), re.M) is not None
+
+
+def requirements():
+    return [(extra, text) for extra, texts in EXTRAS.items() for text in texts if not text.startswith("minddpg[")]
+
+
+@pytest.mark.parametrize(("extra", "requirement"), requirements())
+def test_what_an_extra_installs_is_used(extra, requirement):
+    assert is_used(requirement), f"[{extra}] installs {requirement}, which nothing imports"
+
+
+def test_an_unused_package_would_be_found():
+    assert not is_used("distributed" + ">=2025.1")
+
+
+def test_all_is_every_extra_that_a_user_has_a_use_for():
+    (text,) = EXTRAS["all"]
+    included = re.fullmatch(r"minddpg\[(.*)\]", text).group(1).split(",")
+    assert set(included) == set(EXTRAS) - {"all", "test", "onnx-test", "browser-test", "crosscheck"}
+
+
+def test_extras_named_in_messages_exist():
+    named = set(re.findall(r"'\.\[(\w[\w-]*)\]'", sources("minddpg")))
+    named |= set(re.findall(r"\bneed\(\"[\w.]+\", \"([\w-]+)\"", sources("minddpg")))
+    assert {"plot", "video", "tensorboard", "onnx"} <= named
+    assert named <= set(EXTRAS)
+
+
+def test_run_time_dependencies_are_three():
+    names = [re.match(r"\w+", line).group() for line in SETUP["options"]["install_requires"].split()]
+    assert names == ["numpy", "gymnasium", "numba"]
