@@ -1,202 +1,370 @@
-"""The boundary to Gymnasium, and the only file that knows it: what the agent sees are flat observations and actions in
-[-1, 1]; here is the one place where they are scaled to an environment's bounds.
+"""The boundary to Gymnasium: what the agent sees are flat observations and actions in [-1, 1]; here they are scaled to
+an environment's bounds, and whatever an environment does wrong becomes an EnvError of one line.
+
+Behind it: environment_making.py (ids and callables), environment_values.py (what foreign code gives back, checked),
+environment_state.py (a state read and put back) and environment_vector.py (vector environments).
 """
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
+import numpy.typing as npt
 
+from .environment_making import AnyEnv, make, name_of, vector_of_callable, vector_of_id
+from .environment_making import EnvironmentLike as EnvironmentLike
+from .environment_state import learned_statistics, read_state, write_state
+from .environment_values import EnvError as EnvError
+from .environment_values import Moment as Moment
+from .environment_values import Spaces, Unusable, after_reset, after_step, cause, failure, flag, short
+from .environment_values import within as within
+from .environment_vector import VectorEnvironments, close
 from .fast.jit import FloatArray
-from .runs.files import first_line
 
-EnvironmentLike = str | Callable[[], "gymnasium.Env[Any, Any]"]
-
-
-class EnvError(ValueError):
-    """An environment that cannot be made, or that returned something unusable; the message is one line."""
+_NO_YES = np.zeros(1, np.bool_), np.ones(1, np.bool_)  # given out by every step
+for _flags in _NO_YES:
+    _flags.flags.writeable = False
 
 
 class Environment:
     """A Gymnasium environment as the agent sees it: flat observations of one dtype, actions in [-1, 1].
 
     env: an id ("Pendulum-v1", "module:Env-v0") or a callable that makes an environment. Its action space must be a Box
-    of floats with finite bounds, its observation space a Box.
+    of floats with finite bounds, its observation space a Box. env_kwargs: for an id, what the environment is made with.
+    low, high: (act_dim,) float64, the bounds of the actions in the environment's units.
     """
 
-    def __init__(self, env: EnvironmentLike, dtype: str = "float32", env_kwargs: Any = None):
-        self._env = _make(env)
-        if not isinstance(env, str):
-            self.name = type(self._env.unwrapped).__name__
-        else:  # with its version, even if it was asked for without, so that a run says what it was
-            self.name = env if ":" in env or self._env.spec is None else self._env.spec.id
-        self.dtype = dtype
-        self._steps = 0
+    def __init__(self, env: EnvironmentLike, dtype: str = "float32", env_kwargs: Mapping[str, Any] | None = None):
+        made = make(env, env_kwargs)
+        if isinstance(made, gymnasium.vector.VectorEnv):
+            close(made, "it")
+            raise EnvError(f"the callable made a vector environment, {short(made)}; one environment is needed here")
+        name = name_of(env, made)
         try:
-            self._check_spaces()
+            self._hold(made, name, dtype)
         except BaseException:
-            self._env.close()
+            close(made, name)
             raise
 
-    def _check_spaces(self) -> None:
-        obs_space, act_space = self._env.observation_space, self._env.action_space
-        if not isinstance(act_space, gymnasium.spaces.Box) or act_space.dtype.kind != "f":
-            raise EnvError(
-                f"{self.name} has the action space {_short(act_space)}; DDPG needs a Box of floats (continuous actions)"
-            )
-        if not isinstance(obs_space, gymnasium.spaces.Box):
-            raise EnvError(
-                f"{self.name} has the observation space {_short(obs_space)}; minddpg needs a Box "
-                "(gymnasium.wrappers.FlattenObservation makes one of a Dict or Tuple)"
-            )
-        self._low = act_space.low.astype(np.float64).ravel()
-        self._high = act_space.high.astype(np.float64).ravel()
-        if not (np.isfinite(self._low).all() and np.isfinite(self._high).all()):
-            raise EnvError(
-                f"{self.name} has an unbounded action space; give it bounds with gymnasium.wrappers.RescaleAction"
-            )
-        self._half = 0.5 * (self._high - self._low)
-        self.obs_dim, self.act_dim = math.prod(obs_space.shape), math.prod(act_space.shape)
-        if self.obs_dim == 0 or self.act_dim == 0:
-            raise EnvError(f"{self.name} has observations or actions of no elements; there is nothing to learn")
-        self._act_space = act_space
+    @classmethod
+    def around(cls, made: AnyEnv, name: str, dtype: str) -> Environment:
+        """An Environment of a Gymnasium environment at hand, which stays the caller's to close if it does not fit."""
+        self = cls.__new__(cls)
+        self._hold(made, name, dtype)
+        return self
+
+    def _hold(self, made: AnyEnv, name: str, dtype: str) -> None:
+        self._env, self.name, self.dtype = made, name, dtype
+        self.label = name  # in errors
+        self._spaces = Spaces(name, *self._own_spaces(), dtype)
+        self.low, self.high = self._spaces.low, self._spaces.high
+        self.obs_dim, self.act_dim = self._spaces.obs_dim, self._spaces.act_dim
+        self._steps = 0
+        self._seed: int | None = None  # of the episode
+        self._return = 0.0  # of the episode so far
+        self._sent: bytearray | None = bytearray()  # the actions of the episode, None where its state can be read
+
+    def _own_spaces(self) -> tuple[Any, Any]:
+        spaces = []
+        for name in ("observation_space", "action_space"):
+            try:
+                spaces.append(getattr(self._env, name))
+            except AttributeError:
+                raise EnvError(f"{self.name} has no {name}; set self.{name} where it is made") from None
+            except Exception as error:
+                raise EnvError(f"{self.name} failed to give its {name}: {cause(error)}") from error
+        return spaces[0], spaces[1]
 
     def reset(self, seed: int | None = None) -> FloatArray:
         """Start an episode.    -> obs (obs_dim,)"""
-        obs, _ = self._env.reset(seed=seed)
-        return self._observation(obs)
+        try:
+            obs = self._spaces.observation(after_reset(self._env.reset(seed=seed)))
+        except Unusable as bad:
+            raise bad.error(self.label, self._at_reset()) from None
+        except Exception as error:
+            raise failure(self.label, self._at_reset(), error) from error
+        self._seed, self._return = seed, 0.0
+        if self._sent is not None:
+            self._sent = None if read_state(self._env) else bytearray()
+        return obs
 
     def step(self, act: FloatArray) -> tuple[FloatArray, float, bool, bool]:
         """act (act_dim,) in [-1, 1] -> next_obs (obs_dim,), rew, terminated, truncated"""
         self._steps += 1
-        scaled = within(self._low + (act + 1.0) * self._half, self._low, self._high)
-        space = self._act_space
-        obs, rew, terminated, truncated, _ = self._env.step(scaled.astype(space.dtype).reshape(space.shape))
-        try:
-            number = float(np.asarray(rew).item())
-        except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number):
-            raise EnvError(
-                f"{self.name} returned the reward {rew!r} at step {self._steps}; it must be one finite number"
-            )
-        return self._observation(obs), number, bool(terminated), bool(truncated)
+        sent = self._spaces.action(act)
+        if self._sent is not None:
+            self._sent += sent.tobytes()  # now: the environment may write to what it is given
+        return self._step(sent)
 
-    def _observation(self, obs: Any) -> FloatArray:
-        try:  # a copy: environments may return the same array again, with other numbers in it
-            with np.errstate(over="ignore"):
-                array = np.array(obs, self.dtype).reshape(-1)
-        except (TypeError, ValueError):
-            raise EnvError(
-                f"{self.name} returned the observation {_short(obs)} at step {self._steps}; it must be all numbers"
-            ) from None
-        if array.size != self.obs_dim or not np.isfinite(array).all():
-            too_large = f"with a NaN, an infinity or a number too large for {self.dtype}"
-            what = too_large if array.size == self.obs_dim else f"of {array.size} numbers"
-            raise EnvError(
-                f"{self.name} returned an observation {what} at step {self._steps}; "
-                f"it must be {self.obs_dim} finite numbers"
-            )
-        return array
+    def _step(self, sent: Any) -> tuple[FloatArray, float, bool, bool]:
+        try:
+            obs, rew, terminated, truncated = after_step(self._env.step(sent))
+            rew = self._spaces.reward(rew)
+            terminated, truncated = flag(terminated, "terminated"), flag(truncated, "truncated")
+            next_obs = self._spaces.observation(obs)
+        except Unusable as bad:
+            raise bad.error(self.label, f"at step {self._steps}") from None
+        except Exception as error:
+            raise failure(self.label, f"at step {self._steps}", error) from error
+        self._return += rew
+        return next_obs, rew, terminated, truncated
+
+    def _at_reset(self) -> str:
+        return f"at its reset after step {self._steps}" if self._steps else "at its reset"
+
+    def state(self, obs: FloatArray) -> dict[str, Any]:
+        """All that decides how the episode goes on, as a tree (see environment_state.copied). Changes nothing.
+
+        obs: the current one.
+        """
+        state: dict[str, Any] = {"seed": self._seed, "steps": self._steps, "return": self._return, "obs": obs.copy()}
+        if self._sent is None:
+            return {**state, "read": read_state(self._env)}
+        return {**state, "sent": np.frombuffer(bytes(self._sent), np.uint8)}
+
+    def restore(self, state: Mapping[str, Any]) -> tuple[FloatArray, str | None]:
+        """Put the environment where `state` found it.    -> obs (obs_dim,), and why it could not be done, or None
+
+        If it could not be done, the environment is at the start of that episode.
+        """
+        self._steps = int(state["steps"])
+        seed = None if state["seed"] is None else int(state["seed"])
+        obs = self.reset(seed)
+        reason = self._put_back(state, obs)
+        if reason is None:
+            self._return = float(state["return"])
+            return np.array(state["obs"], self.dtype), None
+        return self.reset(seed), reason
+
+    def _put_back(self, state: Mapping[str, Any], obs: FloatArray) -> str | None:
+        if np.shape(state["obs"]) != (self.obs_dim,):
+            return f"its observations have had {np.size(state['obs'])} elements"
+        if "sent" not in state:
+            try:
+                if state["read"] is None:
+                    return "its get_state has given something else than numbers, text, lists, dicts and arrays"
+                write_state(self._env, state["read"])
+                return None
+            except Exception as error:  # foreign code, or a state of another environment
+                return f"its state could not be set: {cause(error)}"
+        if state["seed"] is None:
+            return "its episode was not started from a seed"
+        actions = self._spaces.sent(state["sent"])
+        self._steps -= len(actions)
+        for action in actions:
+            self._steps += 1
+            try:
+                obs, _, *over = self._step(action.copy())
+            except EnvError as error:
+                return f"its episode could not be played again: {error}"
+            if any(over):
+                break
+        as_before = obs.tobytes() == np.asarray(state["obs"], self.dtype).tobytes() and self._return == state["return"]
+        self._steps = int(state["steps"])
+        if not as_before:
+            return "it does not repeat itself: the same seed and actions gave another episode"
+        if self._sent is not None:
+            self._sent = bytearray(actions.tobytes())
+        return None
+
+    @property
+    def learned_statistics(self) -> str | None:
+        """The wrapper that learns statistics while it is used, if there is one."""
+        return learned_statistics(self._env)
 
     def is_same(self, other: Environment) -> bool:
         """Whether both are one environment underneath."""
-        return self._env.unwrapped is other._env.unwrapped
+        return self.unwrapped is other.unwrapped
+
+    @property
+    def unwrapped(self) -> AnyEnv:
+        """The environment without its wrappers."""
+        return self._env.unwrapped
 
     def close(self) -> None:
         """Close the environment."""
-        self._env.close()
+        close(self._env, self.name)
 
 
-def _make(env: EnvironmentLike) -> gymnasium.Env[Any, Any]:
-    if not isinstance(env, str):
-        if not callable(env):
-            raise EnvError(f"env must be an environment id or a callable that makes one, not {env!r}")
-        made = env()
-        if not isinstance(made, gymnasium.Env):
-            raise EnvError(f"the callable that should make an environment made {made!r}")
-        return made
+class Environments(Protocol):
+    """n environments as the agent sees them, n = 1 included.
+
+    acting: the rows that take the next action: all, but those whose episode a vector environment is about to begin.
+    Nobody writes to arrays that are returned: neither the caller, nor a later step.
+    """
+
+    num: int
+    name: str
+    obs_dim: int
+    act_dim: int
+    dtype: str
+    low: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
+    acting: tuple[int, ...]
+
+    def start(self, seeds: Sequence[int]) -> FloatArray:
+        """Reset all, each with its seed.    -> obs (n, obs_dim)"""
+
+    def step(self, act: FloatArray) -> Moment:
+        """act (n, act_dim) in [-1, 1]; rows that are not in `acting` are ignored."""
+
+    def restart(self, rows: Sequence[int], seeds: Sequence[int]) -> FloatArray:
+        """Begin the next episodes of rows, which have ended, each from its seed where the environment takes one.
+
+        -> the current observation of every row (n, obs_dim)
+        """
+
+    def observations(self) -> FloatArray:
+        """The current observation of every row.    -> (n, obs_dim)"""
+
+    def state(self) -> dict[str, Any]:
+        """All that decides how the episodes go on, as far as it can be known, as a tree (environment_state.copied)."""
+
+    def restore(self, state: dict[str, Any]) -> list[tuple[int, str]]:
+        """Put every environment where `state` found it.    -> the rows for which it could not be done, each with why
+
+        Those have been reset with the seed of their current episode.
+        """
+
+    def is_same(self, other: Environment) -> bool:
+        """Whether one of them is this environment underneath."""
+
+    @property
+    def learned_statistics(self) -> str | None:
+        """The wrapper that learns statistics while training, if there is one: elsewhere it will know other ones."""
+
+    def close(self) -> None:
+        """Close all."""
+
+
+class SerialEnvironments:
+    """Environments in this process, stepped one after the other; one environment is the usual case."""
+
+    def __init__(self, made: Sequence[AnyEnv], name: str, dtype: str, owner: Any = None):
+        """owner: the vector environment that they are part of; it closes them."""
+        self.num, self.name, self.dtype, self._made, self._owner = len(made), name, dtype, made, owner
+        try:
+            if len({id(one.unwrapped) for one in made}) < self.num:
+                raise EnvError(f"the callable made the same {name} twice; it must make a new one at each call")
+            self._environments = [Environment.around(one, name, dtype) for one in made]
+            if len({(one.obs_dim, one.act_dim, *one.low, *one.high) for one in self._environments}) > 1:
+                raise EnvError(f"the callable made {name} with different spaces; they must be the same")
+        except BaseException:
+            self.close()
+            raise
+        for row, one in enumerate(self._environments if self.num > 1 else ()):
+            one.label = f"{name} (environment {row + 1} of {self.num})"
+        first = self._environments[0]
+        self.obs_dim, self.act_dim, self.low, self.high = first.obs_dim, first.act_dim, first.low, first.high
+        self.acting = tuple(range(self.num))
+        self._obs = np.zeros((self.num, self.obs_dim), dtype)
+
+    def start(self, seeds: Sequence[int]) -> FloatArray:
+        """See `Environments`."""
+        self._obs = np.stack([one.reset(seed) for one, seed in zip(self._environments, seeds, strict=True)])
+        return self._obs
+
+    def step(self, act: FloatArray) -> Moment:
+        """See `Environments`."""
+        if self.num == 1:  # what the other lines do, in a third of their time
+            obs, number, terminates, truncates = self._environments[0].step(act[0])
+            rew = np.empty(1)
+            rew[0] = number
+            self._obs = obs[None]
+            return Moment(self.acting, self._obs, rew, _NO_YES[terminates], _NO_YES[truncates])
+        next_obs = np.empty((self.num, self.obs_dim), self.dtype)
+        rew, terminated, truncated = np.empty(self.num), np.empty(self.num, np.bool_), np.empty(self.num, np.bool_)
+        for row, one in enumerate(self._environments):
+            next_obs[row], rew[row], terminated[row], truncated[row] = one.step(act[row])
+        self._obs = next_obs
+        return Moment(self.acting, next_obs, rew, terminated, truncated)
+
+    def restart(self, rows: Sequence[int], seeds: Sequence[int]) -> FloatArray:
+        """See `Environments`."""
+        obs = self._obs.copy()
+        for row, seed in zip(rows, seeds, strict=True):
+            obs[row] = self._environments[row].reset(seed)
+        self._obs = obs
+        return obs
+
+    def observations(self) -> FloatArray:
+        """See `Environments`."""
+        return self._obs
+
+    def state(self) -> dict[str, Any]:
+        """See `Environments`."""
+        return {"environments": [one.state(obs) for one, obs in zip(self._environments, self._obs, strict=True)]}
+
+    def restore(self, state: dict[str, Any]) -> list[tuple[int, str]]:
+        """See `Environments`."""
+        if len(state["environments"]) != self.num:
+            raise EnvError(f"{self.name} has {self.num} environments, but {len(state['environments'])} were saved")
+        put_back = [one.restore(its) for one, its in zip(self._environments, state["environments"], strict=True)]
+        self._obs = np.stack([obs for obs, _ in put_back])
+        return [(row, reason) for row, (_, reason) in enumerate(put_back) if reason is not None]
+
+    @property
+    def learned_statistics(self) -> str | None:
+        """See `Environments`."""
+        return self._environments[0].learned_statistics
+
+    def is_same(self, other: Environment) -> bool:
+        """See `Environments`."""
+        return any(one.is_same(other) for one in self._environments)
+
+    def close(self) -> None:
+        """See `Environments`."""
+        for one in self._made if self._owner is None else [self._owner]:
+            close(one, self.name)
+
+
+# --- making -----------------------------------------------------------------------------------------------------------
+
+
+def make_environments(
+    env: EnvironmentLike,
+    dtype: str = "float32",
+    num_envs: int = 1,
+    vectorization: str = "sync",
+    env_kwargs: Mapping[str, Any] | None = None,
+) -> Environments:
+    """num_envs environments: of an id, of a callable that makes one, or the vector environment that a callable makes.
+
+    vectorization: "sync", in this process, or "async", each in a process of its own. env_kwargs: see `Environment`.
+    Raises EnvError.
+    """
+    if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
+        raise EnvError(f"num_envs must be 1 or more, not {num_envs!r}")
+    if vectorization not in ("sync", "async"):
+        raise EnvError(f"vectorization must be 'sync' or 'async', not {vectorization!r}")
+    made: Any
+    if isinstance(env, str) and num_envs > 1:
+        made = vector_of_id(env, num_envs, vectorization, env_kwargs)
+    else:
+        made = make(env, env_kwargs)
+    name = name_of(env, made)
+    if isinstance(made, gymnasium.vector.VectorEnv) and not isinstance(env, str):
+        if num_envs not in (1, made.num_envs):
+            close(made, name)
+            raise EnvError(f"num_envs is {num_envs}, but the callable made a vector of {made.num_envs} environments")
+        return VectorEnvironments(made, name, dtype)
+    if vectorization == "async" and num_envs > 1:
+        if not isinstance(env, str):
+            close(made, name)
+            made = vector_of_callable(env, num_envs)
+        return VectorEnvironments(made, name, dtype, reseed=True)
+    if num_envs == 1:
+        return SerialEnvironments([made], name, dtype)
+    if isinstance(env, str):
+        return SerialEnvironments(made.envs, name, dtype, owner=made)
+    several = [made]
     try:
-        with warnings.catch_warnings(record=True) as caught:  # where it fails, one line says why
-            made = gymnasium.make(env, disable_env_checker=True)  # Environment checks what training needs
-    except gymnasium.error.DependencyNotInstalled as error:
-        text = str(error).lower()
-        extra = "box2d" if "box2d" in text else "mujoco" if "mujoco" in text else None
-        remedy = f"install the extra {extra}, from a checkout: pip install '.[{extra}]'" if extra else first_line(error)
-        raise EnvError(f"{env} needs a package that is not installed; {remedy}") from None
-    except Exception as error:  # whatever the code of an environment, or of the module it is in, raises
-        raise EnvError(f"cannot make {env!r}: {first_line(error)}") from None
-    for warning in caught:
-        warnings.warn(str(warning.message), warning.category, stacklevel=4)
-    return made
-
-
-def _short(space: Any) -> str:
-    return str(space)[:60]
-
-
-def within(values: FloatArray, low: float | FloatArray, high: float | FloatArray) -> FloatArray:
-    """np.clip in a quarter of its time, which every step pays."""
-    return np.minimum(np.maximum(values, low), high)
-
-
-class Moment(NamedTuple):
-    rows: Sequence[int]
-    next_obs: FloatArray
-    rew: Any
-    terminated: Any
-    truncated: Any
-
-
-class Environments:
-    num = 1
-    acting = (0,)
-    learned_statistics = None
-
-    def __init__(self, env, dtype, kwargs=None):
-        self.one = Environment(env, dtype)
-        self.name, self.obs_dim, self.act_dim = self.one.name, self.one.obs_dim, self.one.act_dim
-        self.low, self.high = self.one._low, self.one._high
-
-    def start(self, seeds):
-        return self.restart([0], seeds)
-
-    def step(self, act):
-        self.actions.append(np.array(act[0]))
-        o, r, te, tr = self.one.step(act[0])
-        self.obs = o[None]
-        return Moment((0,), o[None], np.array([r]), np.array([te]), np.array([tr]))
-
-    def restart(self, rows, seeds):
-        self.seed = seeds[0]
-        self.actions = []
-        self.obs = self.one.reset(seed=seeds[0])[None]
-        return self.obs
-
-    def observations(self):
-        return self.obs
-
-    def state(self):
-        return {"seed": self.seed, "actions": np.array(self.actions), "obs": self.obs}
-
-    def restore(self, state):
-        self.restart([0], [state["seed"]])
-        for a in state["actions"]:
-            self.step(a[None])
-        assert np.array_equal(self.obs, state["obs"])
-        return []
-
-    def is_same(self, other):
-        return self.one.is_same(other)
-
-    def close(self):
-        self.one.close()
-
-
-def make_environments(env, dtype, num_envs=1, vectorization="sync", env_kwargs=None):
-    return Environments(env, dtype)
+        several.extend(make(env) for _ in range(num_envs - 1))
+    except BaseException:
+        for one in several:
+            close(one, name)
+        raise
+    return SerialEnvironments(several, name, dtype)
