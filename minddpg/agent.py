@@ -191,7 +191,8 @@ def _plain(value: npt.ArrayLike, dtype: str) -> npt.NDArray[Any]:
 
 def state_shapes(obs_dim: int, act_dim: int, config: Config) -> dict[str, tuple[str, tuple[int, ...]]]:
     """The dtype and shape of every array of a state_dict, by name, without making one of them."""
-    kind, shapes = np.dtype(config.dtype).str, {}
+    shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
+    kind = np.dtype(config.dtype).str
     actor = new_layout(obs_dim, 0, act_dim, config.hidden_sizes, 0)
     critic = new_layout(obs_dim, act_dim, 1, config.hidden_sizes, config.action_layer)
     networks = {"actor": actor, "critic": critic, "target_actor": actor, "target_critic": critic}

@@ -24,8 +24,10 @@ Bools = npt.NDArray[np.bool_]
 class EnvError(ValueError):
     """An environment that cannot be made, that failed, or that returned something unusable; the message is one line.
 
-    What the environment's own code raised is its __cause__.
+    What the environment's own code raised is its __cause__. result: see runs.files.RunError.
     """
+
+    result: Any = None
 
 
 class Moment(NamedTuple):
@@ -212,6 +214,11 @@ def _is_beneath(module: str) -> bool:
     root = module.split(".")[0]
     machinery = root == "gymnasium" and not module.startswith("gymnasium.envs.")
     return machinery or module == "gymnasium.envs.registration" or root == "numpy" or root in sys.stdlib_module_names
+
+
+def full_id(env: str) -> str:
+    """An environment id with its version, the newest one where it has none."""
+    return newest_ids().get(env, env)
 
 
 def newest_ids() -> dict[str, str]:

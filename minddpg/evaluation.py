@@ -173,8 +173,8 @@ class Evaluator:
 def compare(steps: int, gathered: list[list[Step]], agent: DDPG) -> list[dict[str, float]]:
     """Some states of these episodes: step, return (of the episode, undiscounted), t, q, discounted_return, tail.
 
-    q = Q(s_t, mu(s_t)). discounted_return: of the rewards from t on. Where the episode was cut off by a time limit, Q of
-    its last state stands for what would have followed; tail = gamma^(steps left) is its weight (0: none).
+    q = Q(s_t, mu(s_t)). discounted_return: of the rewards from t on. Where the episode was cut off by a time limit, Q
+    of its last state stands for what would have followed; tail = gamma^(steps left) is its weight (0: none).
     """
     rows, gamma = [], agent.config.gamma
     for made in gathered:

@@ -123,10 +123,6 @@ class ReplayBuffer:
             raise ValueError("the replay is empty; add a transition before drawing")
         return rng.integers(self.size, size=batch_size)
 
-    def held(self) -> Batch:
-        """Views of all rows in use, in the order of the ring."""
-        return Batch(*(array[: self.size] for array in self.transitions))
-
     def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
         """A batch of held transitions, uniform and with replacement."""
         return take(self.transitions, self.draw(batch_size, rng))

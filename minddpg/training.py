@@ -25,8 +25,8 @@ import numpy as np
 from .agent import DDPG
 from .config import Config, ConfigError
 from .ddpg import Losses
-from .environment import EnvError, EnvironmentLike, Environments, make_environments, within
-from .evaluation import Evaluator, check_fit
+from .environment import EnvError, EnvironmentLike, Environments, full_id, make_environments, within
+from .evaluation import Evaluator
 from .fast.jit import FloatArray
 from .gradflow.monitor import Finding, Monitor
 from .memory import check_memory
@@ -245,8 +245,9 @@ class TrainResult:
     """What training gave.
 
     agent: as it was at the end. history: a dict per finished episode (the columns of progress.csv). steps: made in all.
-    interrupted: whether a signal ended it, whose number is `signal`. directory: where its files are. diagnoses: what was visibly wrong with the
-    gradients on the way; empty for a healthy run, or if nobody looked. evaluations: the rows of eval.csv.
+    interrupted: whether a signal ended it, whose number is `signal`. diagnoses: what was visibly wrong with the
+    gradients on the way; empty for a healthy run, or if nobody looked. evaluations: the rows of eval.csv. directory:
+    where the files are, None for nowhere.
     """
 
     agent: DDPG
@@ -259,17 +260,15 @@ class TrainResult:
     directory: Path | None = None
 
     def __repr__(self) -> str:
-        last = [row["return"] for row in self.history[-10:]]
-        lines = [
-            f"{self.steps:,} steps, {len(self.history):,} episodes" + (", interrupted" if self.interrupted else "")
-        ]
-        lines += [f"last {len(last)} returns while learning: mean {sum(last) / len(last):.1f}"] if last else []
+        stopped = ", interrupted" if self.interrupted else ""
+        lines = [f"TrainResult: {self.steps:,} steps, {len(self.history):,} episodes{stopped}", repr(self.agent)]
+        if last := [row["return"] for row in self.history[-10:]]:
+            lines.append(f"mean of the last {len(last)} returns while learning: {sum(last) / len(last):.1f}")
         if self.evaluations:
-            best = max(self.evaluations, key=lambda row: row["mean"])
-            lines += [
-                f"best evaluation: {best['mean']:.1f} at step {best['step']:,.0f}, last {self.evaluations[-1]['mean']:.1f}"
-            ]
-        return "\n  ".join(["TrainResult: " + lines[0], *lines[1:], *map(str, self.diagnoses), repr(self.agent)])
+            best, latest = max(self.evaluations, key=lambda row: row["mean"]), self.evaluations[-1]
+            lines.append(f"evaluations: best {best['mean']:.1f} at step {best['step']:,.0f}, last {latest['mean']:.1f}")
+        lines += [f"files: {self.directory}"] if self.directory else []
+        return "\n  ".join([*lines, *map(str, self.diagnoses)])
 
 
 def train(
@@ -524,7 +523,7 @@ class Session:
 
 
 class Clock:
-    """When checkpoints are due: soon at first, then every `every` seconds (0: never), and never for more than a share."""
+    """When checkpoints are due: soon at first, then every `every` seconds (0: never), and for a small share of time."""
 
     def __init__(self, every: float):
         self.started = time.monotonic()
@@ -600,8 +599,8 @@ def make_environments_for(
 ) -> Iterator[tuple[Environments, Config]]:
     """The environments and the config of a run; closed behind the block."""
     if not isinstance(config, Config):
-        name = env if isinstance(env, str) else ""
-        config = Config.for_environment(name).replace(**dict(config or {}))
+        preset = Config.for_environment(full_id(env)) if isinstance(env, str) else Config()
+        config = preset.replace(**dict(config or {}))
     if steps is not None:
         config = config.replace(steps=steps)
     environments = make_environments(env, config.dtype, config.num_envs, vectorization, env_kwargs)
@@ -628,6 +627,3 @@ def take_parameters(agent: DDPG, run_directory: str | os.PathLike[str]) -> None:
 
 def _log(text: str) -> None:
     logging.getLogger("minddpg").warning("%s", text)
-
-
-__all__ = ["Happened", "Run", "TrainResult", "TrainingError", "check_fit", "resume", "train"]

@@ -1,39 +1,49 @@
-"""`minddpg train`: train an agent, save it, evaluate it."""
+"""`minddpg train`: train an agent, save it, evaluate it; or go on with a run."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import shlex
+import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..config import PRESETS, Config, preset_name
-from .options import INTERRUPTED, Commands, add_fields, config_flags, fail, positive, whole
-from .terminal import Progress, chart, count, megabytes, summary, warn
+from .options import Commands, add_env_kwargs, add_fields, config_flags, env_kwargs, fail, positive, show_preset, whole
+from .terminal import chart, count, summary, warn
 from .warmup import compile_ahead, look_at
 
+if TYPE_CHECKING:
+    from ..profile import Profile
+    from ..training import TrainResult
+
 DEFAULT_ENV = "Pendulum-v1"
+EVALUATION_SEED = 10_000
+OF_A_NEW_RUN = ("env", "seed", "out", "preset", "from", "env_kwargs", "vectorization")
 
 
 def add(commands: Commands) -> None:
     """Register the command."""
     train = commands.add_parser(
         "train",
-        allow_abbrev=False,
         help="train an agent, save it, evaluate it",
-        description="Train an agent on a Gymnasium environment with continuous actions, save it, evaluate it.",
+        description="Train an agent on a Gymnasium environment with continuous actions, save it, evaluate it. A run "
+        "that was stopped, by whatever, goes on with --resume as if it had not been, to the bit.",
         epilog="Examples: 'minddpg train', 'minddpg train MountainCarContinuous-v0 --seed 1', "
-        "'minddpg train my_module:MyEnv-v0 --steps 50000 --noise ou'.",
+        "'minddpg train my_module:MyEnv-v0 --steps 50000 --noise ou', "
+        "'minddpg train --resume runs/Pendulum-v1-seed0 --steps 40000', "
+        "'minddpg train HalfCheetah-v5 --help' (the values of its preset).",
     )
     train.add_argument(
         "env",
         nargs="?",
-        default=DEFAULT_ENV,
         metavar="ENV",
         help=f"environment id, or module:id to import a module of yours first; default: {DEFAULT_ENV}",
     )
-    train.add_argument("--seed", type=whole, default=0, metavar="S", help="seed of everything random; default: 0")
+    train.add_argument("--seed", type=whole, metavar="S", help="seed of everything random; default: 0")
     train.add_argument(
         "--out", metavar="DIR", help="directory to write, which must not exist; default: runs/ENV-seedS, numbered"
     )
@@ -42,98 +52,197 @@ def add(commands: Commands) -> None:
         metavar="NAME",
         help=f"hyperparameters to start from: {', '.join(sorted(PRESETS))}; default: the one made for ENV, if any",
     )
-    train.add_argument("--episodes", type=positive, default=10, metavar="N", help="evaluation episodes; default: 10")
+    train.add_argument(
+        "--resume",
+        metavar="DIR",
+        help="go on with a run from its last checkpoint; with --steps N: until it has N steps in all",
+    )
+    train.add_argument(
+        "--from",
+        metavar="DIR",
+        help="start a new run with the networks of that run's agent, and with its hyperparameters",
+    )
+    add_env_kwargs(train)
+    train.add_argument(
+        "--vectorization",
+        choices=("sync", "async"),
+        help="with --num-envs: step them one after the other, or each in a process of its own; default: sync",
+    )
+    train.add_argument(
+        "--checkpoint-every",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="time between checkpoints, of which the first ones come sooner; 0: only at the end; default: 60",
+    )
+    train.add_argument(
+        "--no-keep-replay", action="store_true", help="keep no replay memory at the end: the run can't be extended then"
+    )
+    train.add_argument(
+        "--episodes", type=positive, default=10, metavar="N", help="episodes of the evaluation at the end; default: 10"
+    )
     train.add_argument(
         "--profile",
         action="store_true",
         help="show where the time goes: environment, act, replay, critic step, actor step, optimiser",
     )
     train.add_argument(
-        "--diagnose-every",
-        type=whole,
-        default=250,
-        metavar="N",
-        help="updates between two looks at the gradients from inside, written to gradients.csv, with a warning when "
-        "something is visibly wrong; 0: never; default: 250",
-    )
-    train.add_argument(
-        "--evaluations",
-        type=whole,
-        default=10,
-        metavar="N",
-        help="episodes without noise during training that compare Q with the return that follows; default: 10",
+        "--tensorboard", action="store_true", help="also write event files (needs the extra tensorboard)"
     )
     train.add_argument("--quiet", action="store_true", help="no progress while training")
     group = train.add_argument_group("hyperparameters (default: the preset's)")
     add_fields(group, [field.name for field in dataclasses.fields(Config)])
     train.set_defaults(run=run)
+    show_preset(train, group, commands.words, DEFAULT_ENV)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train."""
-    changes = config_flags(args)
-    if args.out is not None and Path(args.out).exists():
-        fail(f"{Path(args.out)} exists; choose another --out, or remove it")
+    return _resume(args) if args.resume is not None else _train(args)
 
-    from ..evaluation import evaluate
-    from ..profile import Profile
+
+def _train(args: argparse.Namespace) -> int:
+    if args.out is not None and Path(args.out).exists():
+        fail(f"{Path(args.out)} exists; choose another --out, remove it, or go on with it: --resume")
+    earlier = getattr(args, "from")
+    if earlier is not None and args.preset is not None:
+        fail("--from takes the hyperparameters of that run, --preset others; leave one out")
+
+    from ..memory import in_words
     from ..replay import replay_nbytes
+    from ..runs.directory import load, load_info, numbered
     from ..training import train
 
-    environment = look_at(args.env)
+    kwargs, seed, changes = env_kwargs(args.env_kwargs), args.seed or 0, config_flags(args)
+    wanted = args.env
+    if earlier is not None:
+        info = load_info(earlier)
+        load(earlier)  # what is wrong with it is said before anything is made
+        wanted, kwargs = wanted or info.env, kwargs or info.env_kwargs
+    environment = look_at(wanted or DEFAULT_ENV, kwargs)
     env, obs_dim, act_dim = environment.name, environment.obs_dim, environment.act_dim
-    name = args.preset or preset_name(env) or "default"
-    config = Config.preset(name).replace(**changes)
+    if earlier is not None:
+        name, config = f"of {earlier}", info.config.replace(**changes)
+    else:
+        name = args.preset or preset_name(env) or "default"
+        config = Config.preset(name).replace(**changes)
     capacity = min(config.buffer_size, config.steps)
     nbytes = replay_nbytes(capacity, obs_dim, act_dim, config.dtype)
     print(
         f"{env}: {count(obs_dim, 'observation')}, {count(act_dim, 'action')}; "
-        f"preset {name}, seed {args.seed}, {config.steps:,} steps\n"
-        f"replay memory: {capacity:,} transitions, {megabytes(nbytes)}"
+        f"preset {name}, seed {seed}, {config.steps:,} steps\n{_values(config)}\n"
+        f"replay memory: {capacity:,} transitions, {in_words(nbytes)}"
     )
     compile_ahead(config.dtype, quietly=True, profile=args.profile)
-    profile = Profile() if args.profile else None
-    out = Path(args.out) if args.out is not None else free_directory(env, args.seed)
-    report = None if args.quiet else Progress(config.steps)
-    started = time.perf_counter()
-    try:
-        result = train(
+
+    def drive(**options: Any) -> TrainResult:
+        return train(
             env,
             config,
-            seed=args.seed,
-            out=out,
-            progress=report,
+            seed=seed,
+            out=args.out if args.out is not None else numbered(env, seed),
+            env_kwargs=kwargs,
+            vectorization=args.vectorization or "sync",
+            parameters_from=earlier,
+            **options,
+        )
+
+    return _drive(args, drive, config.steps, 0, env, kwargs)
+
+
+def _resume(args: argparse.Namespace) -> int:
+    changes = config_flags(args)
+    given = [name for name in OF_A_NEW_RUN if getattr(args, name) is not None]
+    given += [name for name in changes if name != "steps"]
+    if given:
+        flag = "ENV" if given[0] == "env" else f"--{given[0].replace('_', '-')}"
+        fail(f"--resume goes on with the run as it is; leave out {flag}")
+
+    from ..runs.directory import load_info, steps_made
+    from ..training import resume
+
+    info, made = load_info(args.resume), steps_made(args.resume)
+    steps = changes.get("steps", info.config.steps)
+    if info.from_callable:
+        fail(
+            f"{args.resume} was trained from Python on {info.env}; go on with minddpg.resume({args.resume!r}, env=...)"
+        )
+    print(f"{info.env}, seed {info.seed}: going on with {args.resume} from step {made:,} of {steps:,}")
+    if made >= steps and "steps" not in changes:
+        print(f"it has made all its steps; more with: minddpg train --resume {shlex.quote(args.resume)} --steps N")
+    compile_ahead(info.config.dtype, quietly=True, profile=args.profile)
+
+    def drive(**options: Any) -> TrainResult:
+        return resume(args.resume, steps=changes.get("steps"), **options)
+
+    return _drive(args, drive, steps, made, info.env, info.env_kwargs)
+
+
+def _drive(
+    args: argparse.Namespace,
+    drive: Callable[..., TrainResult],
+    steps: int,
+    made: int,
+    env: str,
+    kwargs: dict[str, Any],
+) -> int:
+    """Train, and show what came of it."""
+    from ..evaluation import evaluate
+    from ..profile import Profile
+    from ..progress import Progress
+
+    profile: Profile | None = Profile() if args.profile else None
+    show = None if args.quiet else Progress(steps, made)
+    started = time.perf_counter()
+    try:
+        result = drive(
+            progress=show or False,
+            checkpoint_every=args.checkpoint_every,
+            keep_replay=not args.no_keep_replay,
+            tensorboard=args.tensorboard,
             profile=profile,
-            diagnose_every=args.diagnose_every,
-            evaluations=args.evaluations,
-            warn=report.warn if report else warn,
+            warn=(lambda text: show.say(f"minddpg: warning: {text}")) if show else warn,
         )
     finally:
-        if report:
-            report.close()
+        if show:
+            show.close()
     seconds = time.perf_counter() - started
+    out = result.directory
     print(f"{result.steps:,} steps, {count(len(result.history), 'episode')} in {seconds:.1f} s -> {out}")
     if profile:
         print(f"\n{profile}")
-    again = f"minddpg eval {shlex.quote(str(out))}"
-    if result.interrupted:
-        print(f"interrupted: the agent as it was is saved in {out}; try it with '{again}'")
-        return INTERRUPTED
+    here = shlex.quote(str(out))
+    if result.signal is not None:
+        print(f"interrupted: all of it is saved; go on with: minddpg train --resume {here}")
+        return 128 + result.signal
     if len(result.history) > 1:
         print("\n" + chart([row["return"] for row in result.history]))
-    returns = evaluate(result.agent, env, args.episodes, seed=10_000)
+    returns = evaluate(result.agent, env, args.episodes, EVALUATION_SEED, env_kwargs=kwargs)
     print(f"\nevaluation without noise: {summary(returns)}")
+    if result.evaluations:
+        best = max(result.evaluations, key=lambda row: row["mean"])
+        print(f"best while training: {best['mean']:.1f} at step {best['step']:,.0f} (minddpg eval {here} --best)")
     for finding in result.diagnoses:
         print(f"seen while training, {finding}")
-    print(f"look further: {again} --episodes 100, or follow the gradients: minddpg gradflow {shlex.quote(str(out))}")
+    print(f"look further: minddpg eval {here} --episodes 100, or follow the gradients: minddpg gradflow {here}")
     return 0
 
 
-def free_directory(env: str, seed: int) -> Path:
-    """runs/ENV-seedS, or with the first number behind it that is free."""
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in env)
-    path, number = Path("runs") / f"{name}-seed{seed}", 1
-    while path.exists():
-        number += 1
-        path = Path("runs") / f"{name}-seed{seed}-{number}"
-    return path
+def _values(config: Config) -> str:
+    """The hyperparameters, but steps, in some lines."""
+    shown = []
+    for name, value in config.to_dict().items():
+        text = ",".join(map(str, value)) if isinstance(value, list) else "none" if value is None else f"{value}"
+        shown.append(f"{name}\N{NO-BREAK SPACE}{text}")
+    filled = textwrap.fill(", ".join(shown[1:]), 110, initial_indent="  ", subsequent_indent="  ")
+    return filled.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, 0 or more")
+    return number

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .options import Commands
 
@@ -28,11 +28,11 @@ def add(commands: Commands) -> None:
     warmup.set_defaults(run=lambda args: compile_ahead(args.dtype))
 
 
-def look_at(env: str) -> Environment:
+def look_at(env: str, env_kwargs: dict[str, Any] | None = None) -> Environment:
     """The environment, made and closed again: what is wrong with it shows before anything is compiled."""
     from ..environment import Environment
 
-    environment = Environment(env)
+    environment = Environment(env, env_kwargs=env_kwargs)
     environment.close()
     return environment
 

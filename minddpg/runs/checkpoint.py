@@ -34,7 +34,7 @@ Tree = dict[str, Any]
 
 
 def pack(tree: Any, path: str = "") -> tuple[Any, dict[str, Array]]:
-    """A tree of dicts, lists, numbers, text and arrays as JSON and arrays by name. Raises TypeError for what is else."""
+    """A tree of dicts, lists, numbers, text and arrays as JSON, and arrays by name. Raises TypeError for others."""
     if isinstance(tree, np.ndarray):
         return {MARK: path}, {path: tree}
     if isinstance(tree, Mapping):

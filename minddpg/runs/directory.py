@@ -196,9 +196,7 @@ class RunDirectory:
     def read_replay(self, replay: ReplayBuffer, added: int) -> None:
         """Fill the replay memory of a run that goes on."""
         if added and not self._replay.digests:
-            raise RunError(
-                f"{self.path} kept no replay memory (--no-keep-replay), so that it cannot go on; train again"
-            )
+            raise RunError(f"{self.path} kept no replay memory (--no-keep-replay), so it cannot go on; train again")
         self._replay.read(replay, added)
 
     @contextmanager

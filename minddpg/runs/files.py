@@ -33,6 +33,10 @@ DIGEST = 64  # hexadecimal digits
 
 Array = npt.NDArray[Any]
 
+# What zipfile, NumPy and json raise for bytes that are not theirs.
+BROKEN = (ArithmeticError, AttributeError, EOFError, LookupError, RuntimeError, TypeError, ValueError, struct.error,
+          zipfile.BadZipFile, zipfile.LargeZipFile)  # fmt: skip
+
 
 class RunError(ValueError):
     """A run directory that cannot be made, written or read; the message is one line.
@@ -166,7 +170,7 @@ class ArrayFile:
             with self._archive.open(f"{name}.npy") as member:
                 _header(member)
                 array = arrays[name] = np.empty(shape.shape, shape.dtype)
-                view = memoryview(array.reshape(-1).view(np.uint8)) if array.size else memoryview(b"")
+                view = memoryview(array.reshape(-1).view(np.uint8) if array.size else bytearray())  # type: ignore[arg-type]
                 while view:
                     if not (count := member.readinto(view)):  # type: ignore[attr-defined]
                         raise EOFError(f"{name} is cut off")
@@ -196,9 +200,9 @@ class ArrayFile:
 
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    if np.lib.format.read_magic(member) != (1, 0):  # type: ignore[no-untyped-call]
+    if np.lib.format.read_magic(member) != (1, 0):
         raise ValueError("an array's header is of an unknown version")
-    return np.lib.format.read_array_header_1_0(member, max_header_size=MEMBER)  # type: ignore[no-untyped-call,no-any-return]
+    return np.lib.format.read_array_header_1_0(member, max_header_size=MEMBER)
 
 
 def _check_seal(file: IO[bytes], size: int) -> str:
@@ -232,17 +236,7 @@ def open_arrays(path: Path, kind: str, most: int, why_missing: str) -> Iterator[
         raise RunError(f"cannot read {path}: {error.strerror or error}") from None
     except (MemoryError, OverflowError):
         raise RunError(f"{path} asks for more memory than there is") from None
-    except (
-        ArithmeticError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        NotImplementedError,
-        RuntimeError,
-        TypeError,
-    ) as error:
-        raise damaged(path, error) from None
-    except (ValueError, struct.error, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+    except BROKEN as error:
         raise damaged(path, error) from None
 
 
