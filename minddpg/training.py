@@ -464,6 +464,7 @@ class Session:
         finally:
             if show:
                 show.close()
+            self.evaluator.close()
             if self.board:
                 self.board.close()
             if self.directory:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import minddpg.training as train_module
-from minddpg import Config, ConfigError, EnvError, TrainingError, evaluate, train
-from minddpg.environment import Environment
-from minddpg.training import stop_on_signal
+from minddpg import Config, ConfigError, EnvError, TrainingError, load, train
+from minddpg.environment import Environment, make_environments
+from minddpg.seeds import episode_seed
+from minddpg.training import Run, Stop, stop_on_signal
 
 Box = gymnasium.spaces.Box
 TINY = Config(steps=120, hidden_sizes=(4,), batch_size=8, learning_starts=40)
@@ -122,19 +123,46 @@ def test_a_bad_observation_names_step_and_environment(tmp_path):
         Environment(lambda: Recorder(obs=np.zeros(3), obs_space=Box(-1, 1, (2,)))).reset()
 
 
-def test_a_late_failure_keeps_the_agent_so_far(tmp_path):
-    with pytest.raises(EnvError, match="step 77.*the agent so far is kept in"):
+def test_a_late_failure_keeps_the_agent_so_far_and_its_traceback(tmp_path):
+    with pytest.raises(EnvError, match=r"step 77.*the agent so far is kept in .*run.*--resume") as caught:
         train(lambda: Recorder(reward=lambda n: np.nan if n == 77 else 1.0), TINY, out=tmp_path / "run")
-    files = {"config.json", "progress.csv", "agent.npz", "transitions.npz"}  # no look yet after 37 updates
+    assert "\n" not in str(caught.value)
+    files = {"config.json", "progress.csv", "agent.npz", "checkpoint.npz", "lock", "error.txt"}
     assert {p.name for p in (tmp_path / "run").iterdir()} == files
     assert len((tmp_path / "run" / "progress.csv").read_text().splitlines()) == 1 + 7
+    assert "Traceback" in (tmp_path / "run" / "error.txt").read_text()
+    kept = load(tmp_path / "run")
+    assert (kept.updates, caught.value.result.steps) == (36, 76)
+    np.testing.assert_array_equal(kept.actor.params, caught.value.result.agent.actor.params)
 
 
 def test_divergence_is_an_error_and_saves_no_broken_agent(tmp_path):
+    """The first checkpoint, of step 0, is what is left."""
     config = TINY.replace(critic_lr=1e30, actor_lr=1.0)
-    with np.errstate(all="ignore"), pytest.raises(TrainingError, match="critic's loss is.*the run so far is kept"):
+    with np.errstate(all="ignore"), pytest.raises(TrainingError, match=r"diverged: .* at step \d+.*checkpoint is kept"):
         train(lambda: Recorder(reward=1e30), config, out=tmp_path / "run")
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"config.json", "progress.csv"}
+    files = {"config.json", "progress.csv", "checkpoint.npz", "lock", "error.txt"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == files
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda agent: agent.actor.params.fill(np.nan),
+            r"an action of the actor is not finite at step 60 \(actor.0.weight",
+        ),
+        (lambda agent: agent.critic.params.fill(np.inf), r"critic_loss of an update is not finite at step 61"),
+        (lambda agent: agent.target_critic.params.fill(np.nan), "critic_loss of an update is not finite at step 61"),
+    ],
+)
+def test_what_is_not_finite_is_named_with_its_step(spoil, message):
+    run = Run(make_environments(Recorder), TINY)
+    while run.steps < 60:
+        run.step()
+    spoil(run.agent)
+    with np.errstate(all="ignore"), pytest.raises(TrainingError, match=message):
+        run.step()
 
 
 def test_one_seed_gives_bit_identical_parameters():
@@ -173,8 +201,7 @@ def test_the_loop(monkeypatch):
     assert {row["return"] for row in result.history} == {10.0}
     assert np.isnan(result.history[3]["critic_loss"])
     assert np.isfinite(result.history[4]["critic_loss"])
-    assert env.resets[0] is not None
-    assert set(env.resets[1:]) == {None}
+    assert env.resets == [episode_seed(0, 0, number) for number in range(13)]
 
 
 class Counter(gymnasium.Env):
@@ -239,13 +266,6 @@ def test_streams_do_not_disturb_each_other(monkeypatch):
     np.testing.assert_allclose(np.array(noises[0])[:, 0], 0.1 * streams.noise.standard_normal(80))
 
 
-def test_an_environment_that_never_ends_is_refused_by_evaluation_and_keeps_the_agent(tmp_path):
-    agent = train(lambda: Recorder(length=-1), TINY, out=tmp_path / "run").agent
-    assert (tmp_path / "run" / "agent.npz").exists()
-    with pytest.raises(EnvError, match="has not ended an episode in 50 steps.*TimeLimit"):
-        evaluate(agent, lambda: Recorder(length=-1), max_steps=50)
-
-
 def test_observations_that_are_no_numbers_are_named():
     env = Recorder()
     environment = Environment(lambda: env)
@@ -284,29 +304,6 @@ def test_what_cannot_be_trained_is_said():
     assert train(Recorder, steps=1001).steps == 1001
 
 
-def test_evaluation_starts_from_the_seeds_it_names_and_adds_no_noise():
-    agent = train("Pendulum-v1", TINY).agent
-    returns = evaluate(agent, "Pendulum-v1", episodes=3, seed=20)
-    again = evaluate(agent, "Pendulum-v1", episodes=2, seed=21)
-    assert returns.shape == (3,)
-    np.testing.assert_array_equal(returns[1:], again)
-    env = gymnasium.make("Pendulum-v1")
-    obs, _ = env.reset(seed=22)
-    total, over = 0.0, False
-    while not over:
-        obs, rew, _, over, _ = env.step((2 * agent.act(obs)).astype(np.float32))
-        total += rew
-    assert returns[2] == pytest.approx(total, rel=1e-5)
-
-
-def test_evaluation_names_what_is_wrong():
-    agent = train(Recorder, TINY).agent
-    with pytest.raises(ConfigError, match="episodes"):
-        evaluate(agent, Recorder, episodes=0)
-    with pytest.raises(EnvError, match="made for 2 and 1"):
-        evaluate(agent, "Pendulum-v1")
-
-
 def test_ctrl_c_finishes_the_step_and_keeps_the_agent(tmp_path):
     def interrupt(step, history):
         if step == 75:
@@ -314,15 +311,15 @@ def test_ctrl_c_finishes_the_step_and_keeps_the_agent(tmp_path):
 
     before = signal.getsignal(signal.SIGINT)
     result = train(Recorder, TINY, out=tmp_path / "run", progress=interrupt)
-    assert (result.interrupted, result.steps) == (True, 75)
+    assert (result.interrupted, result.signal, result.steps) == (True, signal.SIGINT, 75)
     assert (tmp_path / "run" / "agent.npz").exists()
     assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_a_second_ctrl_c_interrupts_at_once():
-    with stop_on_signal() as stop:
+    with stop_on_signal(Stop()) as stop:
         signal.raise_signal(signal.SIGINT)
-        assert stop.is_set()
+        assert stop.number == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
@@ -330,9 +327,9 @@ def test_a_second_ctrl_c_interrupts_at_once():
 def test_ignored_signals_stay_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with stop_on_signal() as stop:
+        with stop_on_signal(Stop()) as stop:
             signal.raise_signal(signal.SIGINT)
-            assert not stop.is_set()
+            assert stop.number is None
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -343,11 +340,11 @@ def test_signals_are_left_alone_outside_the_main_thread():
     seen = []
 
     def run():
-        with stop_on_signal() as stop:
-            seen.append((stop.is_set(), signal.getsignal(signal.SIGINT)))
+        with stop_on_signal(Stop()) as stop:
+            seen.append((stop.number, signal.getsignal(signal.SIGINT)))
 
     before = signal.getsignal(signal.SIGINT)
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    assert seen == [(False, before)]
+    assert seen == [(None, before)]
