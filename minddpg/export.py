@@ -63,7 +63,9 @@ def policy_arrays(agent: DDPG, low: Array, high: Array) -> dict[str, Array]:
     """
     scale, offset = scale_and_offset(low, high, agent.config.dtype)
     if not (np.isfinite(scale).all() and np.isfinite(offset).all()):
-        raise RunError(f"its actions are larger than {agent.config.dtype} can hold; train with --dtype float64")
+        raise RunError(
+            f"the environment's actions are larger than {agent.config.dtype} can hold; train with --dtype float64"
+        )
     arrays = {name: view.copy() for name, view in named_parameters(agent.actor).items()}
     return {**arrays, "action_scale": scale, "action_offset": offset, "obs_dim": np.array(agent.obs_dim, np.int64)}
 

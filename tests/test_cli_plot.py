@@ -121,13 +121,13 @@ def test_the_legend_covers_nothing_and_every_run_looks_different(runs, count, tm
 
 def test_environments_get_panels_of_their_own_and_names_may_be_anything(runs, tmp_path):
     config = runs[1] / "config.json"
-    config.write_text(config.read_text().replace('"Pendulum-v1"', '"$\\\\alpha_Env-v0"', 1))
-    strange = tmp_path / "$x^ \udcff\u4e16"
+    config.write_text(config.read_text().replace('"Pendulum-v1"', '"$\\\\alpha_$Env-v0"', 1))
+    strange = tmp_path / "$x^$ \udcff\u4e16"
     runs[2].rename(strange)
     figure = runs_figure([runs[0], runs[1], strange])
-    assert [axes.get_title("left") for axes in figure.axes] == ["Pendulum-v1", "$\\alpha_Env-v0"]
+    assert [axes.get_title("left") for axes in figure.axes] == ["Pendulum-v1", "$\\alpha_$Env-v0"]
     assert [len(axes.get_legend().get_texts()) for axes in figure.axes] == [2, 1]
-    assert "$x^ ??:  no episode ended" in svg(figure)
+    assert "$x^$ ??:  no episode ended" in svg(figure)
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(runs, tmp_path):

@@ -62,9 +62,9 @@ def run(args: argparse.Namespace) -> int:
         if args.env:
             raise
         fail(f"{error}; if {args.directory} was trained from Python, name an environment with --env")
-    if not args.json:
-        compile_ahead(info.config.dtype, quietly=True)
     with recorded(env, args.video, kwargs) if args.video is not None else nullcontext() as recording:
+        if not args.json:
+            compile_ahead(info.config.dtype, quietly=True)
         returns = evaluate(agent, recording or _made_with(env, kwargs), args.episodes, args.seed)
     record = {"env": env, "seed": args.seed, "mean": returns.mean(), "returns": returns.tolist()}
     print(json.dumps(record) if args.json else f"{env}, {args.directory}: {summary(returns)}")

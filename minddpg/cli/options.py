@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import errno
 import json
 import os
@@ -74,6 +73,8 @@ class Commands:
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """ "; did you mean --batch-size?", or nothing where no known word is near. Case and hyphens do not count."""
+    import difflib
+
     plain = {_plain(name): name for name in known}
     near = OTHER_NAMES.get(_plain(word), ()) or difflib.get_close_matches(_plain(word), plain, 1, 0.7)
     meant = [plain[name] for name in near if name in plain]
