@@ -29,7 +29,7 @@ class Tables:
 
     def __init__(self, directory: Path, rows: Mapping[str, int] | None = None):
         """rows: as many as each table is to keep, of a run that goes on; what is behind them is cut off."""
-        self.directory, self.rows = directory, dict(rows or {})
+        self.directory, self.rows = directory, {**dict.fromkeys(TABLES, 0), **(rows or {})}
         self._files: dict[str, int] = {}
         for table in TABLES:
             self._cut(table)
@@ -38,7 +38,7 @@ class Tables:
         return self.directory / f"{table}.csv"
 
     def _cut(self, table: str) -> None:
-        path, kept = self._path(table), self.rows.get(table, 0)
+        path, kept = self._path(table), self.rows[table]
         try:
             if not kept:
                 path.unlink(missing_ok=True)
@@ -60,12 +60,12 @@ class Tables:
             if table not in self._files:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
                 self._files[table] = os.open(path, flags, 0o666)
-            if not self.rows.get(table):
+            if not self.rows[table]:
                 line = ",".join(row) + "\n" + line
             write_all(self._files[table], line.encode())
         except OSError as error:
             raise RunError(f"cannot write {path}: {error.strerror or error}") from None
-        self.rows[table] = self.rows.get(table, 0) + 1
+        self.rows[table] += 1
 
     def sync(self) -> None:
         """Bring all rows to the disk. Raises OSError."""
