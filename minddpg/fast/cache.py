@@ -14,9 +14,10 @@ import secrets
 import shutil
 import stat
 import sys
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -169,13 +170,16 @@ class FunctionCache:
                 return None
             compiled = CompileResult._rebuild(target_context, *reduced)
         except Exception as error:
+            raise_lost()
             self.cache.discard(name, error)
             return None
+        raise_lost()
         self.cache.in_use(name)
         return compiled
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
         """Keep what was compiled for these types."""
+        raise_lost()
         if self._stopped:
             return
         try:
@@ -206,6 +210,42 @@ class FunctionCache:
         function = self.function
         whole = repr((function.__module__, function.__qualname__, function.__code__.co_firstlineno, key))
         return key, f"{function.__name__.strip('<>')}-{hashlib.sha256(whole.encode()).hexdigest()[:16]}.code"
+
+
+_lost: list[BaseException] = []
+
+
+@contextmanager
+def no_interrupt_lost() -> Iterator[None]:
+    """Ctrl-C after seconds in LLVM is noticed in a callback of LLVM's, where Python prints a traceback and goes on.
+
+    Such an exception is raised at the end of the block, or by `raise_lost` before.
+    """
+    if threading.current_thread() is not threading.main_thread():  # interrupts come to the main thread
+        yield
+        return
+    before = sys.unraisablehook
+
+    def keep(unraisable: Any) -> None:
+        if unraisable.exc_value is None or isinstance(unraisable.exc_value, Exception):
+            before(unraisable)
+        else:
+            _lost.append(unraisable.exc_value)
+
+    sys.unraisablehook = keep
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        raise_lost()
+
+
+def raise_lost() -> None:
+    """Raise what interrupted this block, if something did."""
+    if _lost:
+        lost = _lost[0]
+        _lost.clear()
+        raise lost
 
 
 def open_cache() -> CodeCache:

@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import lower_builtin, type_callable
 
-from .cache import FunctionCache, open_cache
+from .cache import FunctionCache, no_interrupt_lost, open_cache
 from .parts import Part
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -50,6 +50,8 @@ def jit(function: Any = None, *, fastmath: Any = False) -> Any:
     compiled = numba.njit(function, error_model="numpy", fastmath=fastmath)
     if CACHE is not None and FunctionCache.fits(function):
         compiled._cache = FunctionCache(CACHE, function)
+    if not numba.config.DISABLE_JIT:
+        compiled.compile = no_interrupt_lost()(compiled.compile)
     if not numba.config.DISABLE_JIT and Part is not None:
         part = numba.njit(function, error_model="numpy", fastmath=fastmath, pipeline_class=Part)
         compiled.get_overload = part.get_overload  # what a compiled caller asks for; calls from Python do not
