@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from .. import __version__
 from ..config import ConfigError
 from . import eval, export, gradcheck, gradflow, plot, train, warmup
-from .options import INTERRUPTED, Commands, Parser, did_you_mean, fail
+from .options import Commands, Parser, did_you_mean, fail
 
 COMMANDS = (train, eval, plot, export, gradcheck, gradflow, warmup)
 
@@ -21,6 +25,11 @@ def main(argv: list[str] | None = None) -> int:
     if "" not in sys.path:
         sys.path.insert(0, "")  # where python itself looks first: for module:Env-v0 with a module of the user's
     words = sys.argv[1:] if argv is None else argv
+    with _signals_as_exceptions():
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
     args = None
     try:
         parser, commands = _parser(words[1:])
@@ -36,9 +45,9 @@ def main(argv: list[str] | None = None) -> int:
         if unknown:
             commands.parsers[args.command].refuse(unknown)
         return int(args.run(args))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("\ninterrupted", file=sys.stderr)
-        return INTERRUPTED
+        return 128 + getattr(error, "number", signal.SIGINT)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; say nothing more
         return 1
@@ -47,6 +56,32 @@ def main(argv: list[str] | None = None) -> int:
         if message is None:
             raise
         fail(message)
+
+
+class Ended(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, where nothing is lost by stopping at once: a run that trains has handlers of its own."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    def end(number: int, frame: object) -> None:
+        raise Ended(number)
+
+    ours = []
+    if threading.current_thread() is threading.main_thread():
+        numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _one_line(error: Exception, training: bool) -> str | None:

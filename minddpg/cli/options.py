@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ..agent import DDPG
     from ..replay import Batch
 
-INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
 FRESH = Config(hidden_sizes=(64, 64), dtype="float32")  # of an agent that is not from a run
 
 OTHER_NAMES = {  # what other libraries call them, without hyphens

@@ -52,17 +52,19 @@ def compile_ahead(dtype: str, quietly: bool = False, profile: bool = False) -> i
     warmups = {dtype: warmup, f"look-{dtype}": warm_look}
     if profile:
         warmups[f"profile-{dtype}"] = warm_profile
-    if quietly and all(map(is_warm, warmups)):
+    warm_already = {what: is_warm(what) for what in warmups}
+    if quietly and all(warm_already.values()):
         return 0
-    if all(map(is_warm, warmups)):
+    kept = CACHE is not None and (all(warm_already.values()) or CACHE.can_write())
+    if all(warm_already.values()):
         why = "is there already"
-    elif CACHE:
-        why = "first run of this version on this machine, under a minute"
+    elif kept:
+        why = "once for this version on this machine, under a minute"
     else:
-        why = "at every run: no cache directory can be written"
+        why = "at every run, as it cannot be kept"
     print(f"compiling for {dtype} ({why}) ...", end="", flush=True)
     started = time.perf_counter()
-    with _process_that_compiles_looks(dtype) if CACHE and not is_warm(f"look-{dtype}") else nullcontext():
+    with _process_that_compiles_looks(dtype) if kept and not warm_already[f"look-{dtype}"] else nullcontext():
         warmup(dtype)
     for warm in warmups.values():
         warm(dtype)  # what is compiled by now is read from the cache
@@ -74,12 +76,16 @@ def compile_ahead(dtype: str, quietly: bool = False, profile: bool = False) -> i
 def _process_that_compiles_looks(dtype: str) -> Iterator[None]:
     """Next to an update, looks take longest to compile, so that a second core is of use. It may fail unseen."""
     code = f"from minddpg.gradflow.monitor import warm_look; warm_look({dtype!r})"
-    beside = subprocess.Popen(
-        [sys.executable, "-P", "-c", code],  # -P and the path: this package, and not one in the working directory
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    try:
+        beside = subprocess.Popen(
+            [sys.executable, "-P", "-c", code],  # -P and the path: this package, and not one in the working directory
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:  # no process to be had: looks are compiled after the update
+        yield
+        return
     try:
         yield
         beside.wait()

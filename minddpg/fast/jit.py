@@ -1,4 +1,4 @@
-"""The one decorator of the package, and the cache of what it compiled.
+"""The one decorator of the package.
 
 The functions people read are the functions Numba compiles. With the environment variable NUMBA_DISABLE_JIT=1 the same
 lines run as plain NumPy, so that a debugger can step through them.
@@ -6,24 +6,17 @@ lines run as plain NumPy, so that a debugger can step through them.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import stat
-import sys
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import numba
 import numpy as np
 import numpy.typing as npt
-from llvmlite.binding import get_host_cpu_name
 from numba import types
 from numba.core import cgutils
 from numba.extending import lower_builtin, type_callable
 
+from .cache import FunctionCache, no_interrupt_lost, open_cache
 from .parts import Part
 
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -33,65 +26,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 # price of some 400 page faults per update; having freed one large block, it keeps up to twice as much (mallopt(3)).
 np.empty(31 << 20, np.uint8)
 
-KEPT_CACHES = 4  # salted cache directories left in place: this version's and a few before it
-
-
-def _sources_hash(package: Path) -> str:
-    """A hash of every source file: Numba alone would not notice an edit in a file whose functions it inlined.
-
-    And of where they stand, as Numba keeps code by path: another copy of the package has compiled nothing for this one.
-    """
-    digest = hashlib.sha256(str(package.resolve()).encode())
-    for source in sorted(package.rglob("*.py")):
-        digest.update(source.relative_to(package).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
-
-
-def _cache_home() -> Path:
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    if chosen:
-        return Path(chosen)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-
-
-def _private_directory(path: Path) -> None:
-    """Make `path`, for this user alone: cache files are pickles, so whoever may write them may run code."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if hasattr(os, "getuid"):
-        status = path.lstat()
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
-            raise PermissionError(f"{path} can be written by others")
-    probe = path / f".probe-{os.getpid()}"
-    probe.touch()
-    probe.unlink()
-
-
-def _prune(home: Path, current: Path) -> None:
-    """Remove all but the newest caches of other versions."""
-    os.utime(current)
-    old = sorted((p for p in home.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True)
-    for path in old[KEPT_CACHES:]:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _open_cache() -> Path | None:
-    """The directory of this version's compiled code; None where nothing can be written (then nothing is cached)."""
-    try:
-        home = _cache_home() / "minddpg"
-        current = home / _sources_hash(Path(__file__).parents[1])
-        _private_directory(home)
-        _private_directory(current)
-        _prune(home, current)
-    except (OSError, RuntimeError):  # RuntimeError: there is no home directory
-        return None
-    return current
-
-
-CACHE = None if numba.config.DISABLE_JIT else _open_cache()
+CACHE = None if numba.config.DISABLE_JIT else open_cache()
 
 
 @overload
@@ -110,15 +45,13 @@ def jit(function: Any = None, *, fastmath: Any = False) -> Any:
     """
     if function is None:
         return lambda f: jit(f, fastmath=fastmath)  # type: ignore[call-overload]
-    before = numba.config.CACHE_DIR
-    if CACHE is not None:
-        numba.config.CACHE_DIR = str(CACHE)  # read once, while decorating
-    try:
-        # Numba's default error model checks each division for zero and so keeps Adam from vectorising. Numba's own
-        # inlining (inline="always") is not used: with tuples among the arguments, 0.68 compiles it to wrong results.
-        compiled = numba.njit(function, cache=CACHE is not None, error_model="numpy", fastmath=fastmath)
-    finally:
-        numba.config.CACHE_DIR = before
+    # Numba's default error model checks each division for zero and so keeps Adam from vectorising. Numba's own
+    # inlining (inline="always") is not used: with tuples among the arguments, 0.68 compiles it to wrong results.
+    compiled = numba.njit(function, error_model="numpy", fastmath=fastmath)
+    if CACHE is not None and FunctionCache.fits(function):
+        compiled._cache = FunctionCache(CACHE, function)
+    if not numba.config.DISABLE_JIT:
+        compiled.compile = no_interrupt_lost()(compiled.compile)
     if not numba.config.DISABLE_JIT and Part is not None:
         part = numba.njit(function, error_model="numpy", fastmath=fastmath, pipeline_class=Part)
         compiled.get_overload = part.get_overload  # what a compiled caller asks for; calls from Python do not
@@ -182,19 +115,12 @@ if not numba.config.DISABLE_JIT:
         return builder.select(*args)
 
 
-def is_warm(dtype: str) -> bool:
-    """Whether compiled code for this dtype is in the cache (or none is needed)."""
-    return bool(numba.config.DISABLE_JIT) or (CACHE is not None and _flag(CACHE, dtype).exists())
+def is_warm(what: str) -> bool:
+    """Whether the compiled code that `what` needs (a dtype, "gradcheck", ...) is in the cache, or none is needed."""
+    return bool(numba.config.DISABLE_JIT) or (CACHE is not None and CACHE.is_warm(what))
 
 
-def mark_warm(dtype: str) -> None:
-    """Remember that everything has been compiled for this dtype."""
+def mark_warm(what: str) -> None:
+    """Remember that everything has been compiled for `what`."""
     if CACHE is not None:
-        with suppress(OSError):
-            _flag(CACHE, dtype).touch()
-
-
-def _flag(cache: Path, dtype: str) -> Path:
-    """Numba compiles anew for each version of itself and of Python, and for each CPU."""
-    cpu = numba.config.CPU_NAME or get_host_cpu_name()
-    return cache / f"{dtype}-numba{numba.__version__}-py{sys.version_info.major}.{sys.version_info.minor}-{cpu}.warm"
+        CACHE.mark_warm(what)
