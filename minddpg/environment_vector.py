@@ -110,7 +110,7 @@ class VectorEnvironments:
         if self._mode is AutoresetMode.DISABLED:
             mask = np.zeros(self.num, np.bool_)
             mask[list(rows)] = True
-            used: Any = [self._seeds[row] if self._reseed and mask[row] else None for row in self._all]
+            used: Any = [self._seeds[row] for row in self._all] if self._reseed else None
             where = f"at its reset after step {self._steps}"
             given = self._call(lambda: self._vector.reset(seed=used, options={"reset_mask": mask}), where)
             obs = self._observations(self._check(after_reset, given, where), where)
