@@ -66,7 +66,8 @@ class Environment:
         self._steps = 0
         self._seed: int | None = None  # of the episode
         self._return = 0.0  # of the episode so far
-        self._sent: bytearray | None = bytearray()  # the actions of the episode, None where its state can be read
+        self._readable: bool | None = None  # its state; not yet known
+        self._sent: bytearray | None = None  # the actions of the episode, where its state cannot be read
 
     def _own_spaces(self) -> tuple[Any, Any]:
         spaces = []
@@ -81,6 +82,7 @@ class Environment:
 
     def reset(self, seed: int | None = None) -> FloatArray:
         """Start an episode.    -> obs (obs_dim,)"""
+        seed = None if seed is None else int(seed)
         try:
             obs = self._spaces.observation(after_reset(self._env.reset(seed=seed)))
         except Unusable as bad:
@@ -88,8 +90,9 @@ class Environment:
         except Exception as error:
             raise failure(self.label, self._at_reset(), error) from error
         self._seed, self._return = seed, 0.0
-        if self._sent is not None:
-            self._sent = None if read_state(self._env) else bytearray()
+        if self._readable is None:
+            self._readable = read_state(self._env) is not None
+        self._sent = None if self._readable else bytearray()
         return obs
 
     def step(self, act: FloatArray) -> tuple[FloatArray, float, bool, bool]:
@@ -131,8 +134,7 @@ class Environment:
 
         If it could not be done, the environment is at the start of that episode.
         """
-        self._steps = int(state["steps"])
-        seed = None if state["seed"] is None else int(state["seed"])
+        self._steps, seed = int(state["steps"]), state["seed"]
         obs = self.reset(seed)
         reason = self._put_back(state, obs)
         if reason is None:
@@ -141,8 +143,8 @@ class Environment:
         return self.reset(seed), reason
 
     def _put_back(self, state: Mapping[str, Any], obs: FloatArray) -> str | None:
-        if np.shape(state["obs"]) != (self.obs_dim,):
-            return f"its observations have had {np.size(state['obs'])} elements"
+        if state["obs"].shape != (self.obs_dim,) or state["obs"].dtype != self.dtype:
+            return f"its observations were {state['obs'].size} numbers of {state['obs'].dtype}"
         if "sent" not in state:
             try:
                 if state["read"] is None:
@@ -153,22 +155,17 @@ class Environment:
                 return f"its state could not be set: {cause(error)}"
         if state["seed"] is None:
             return "its episode was not started from a seed"
-        actions = self._spaces.sent(state["sent"])
-        self._steps -= len(actions)
-        for action in actions:
-            self._steps += 1
-            try:
-                obs, _, *over = self._step(action.copy())
-            except EnvError as error:
-                return f"its episode could not be played again: {error}"
-            if any(over):
-                break
-        as_before = obs.tobytes() == np.asarray(state["obs"], self.dtype).tobytes() and self._return == state["return"]
-        self._steps = int(state["steps"])
-        if not as_before:
+        over: list[bool] = []
+        try:
+            for action in self._spaces.sent(state["sent"]):
+                if not any(over):
+                    obs, _, *over = self._step(action.copy())
+        except ValueError as error:  # an EnvError, or a state of an environment with other actions
+            return f"its episode could not be played again: {error}"
+        if any(over) or obs.tobytes() != state["obs"].tobytes() or self._return != state["return"]:
             return "it does not repeat itself: the same seed and actions gave another episode"
         if self._sent is not None:
-            self._sent = bytearray(actions.tobytes())
+            self._sent += state["sent"].tobytes()
         return None
 
     @property

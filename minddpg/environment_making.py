@@ -14,14 +14,11 @@ from typing import Any
 
 import gymnasium
 
-from .environment_values import EnvError, cause, newest_ids, short
+from .environment_values import EnvError, cause, newest_ids, said, short
 from .environment_vector import AnyVector
-from .runs.files import first_line
 
 AnyEnv = gymnasium.Env[Any, Any]
 EnvironmentLike = str | Callable[[], "AnyEnv | AnyVector"]
-
-UNGUARDED = "a script must do this under: if __name__ == '__main__':"
 
 
 def make(env: EnvironmentLike, env_kwargs: Mapping[str, Any] | None = None) -> Any:
@@ -81,10 +78,17 @@ def vector_of_callable(env: Callable[[], Any], num: int) -> AnyVector:
             context=_start_method(),
             autoreset_mode=gymnasium.vector.AutoresetMode.DISABLED,
         )
-    except (EOFError, ConnectionError) as error:
-        raise EnvError(f"the environments cannot be made in processes of their own; {UNGUARDED}") from error
     except Exception as error:
-        raise EnvError(f"the environments cannot be made in processes of their own: {cause(error)}") from error
+        raise EnvError(
+            f"the environments cannot be made in processes of their own: {cause(error)}{_unguarded(error)}"
+        ) from error
+
+
+def _unguarded(error: Exception) -> str:
+    """What to do where a process has ended at its start, or would start others at its own start."""
+    if isinstance(error, EOFError | ConnectionError) or "bootstrapping" in str(error):
+        return "; processes import the script anew, which must do this under: if __name__ == '__main__':"
+    return ""
 
 
 def _start_method() -> str:
@@ -118,20 +122,18 @@ def _of_id(env: str, env_kwargs: Mapping[str, Any] | None, function: Callable[[d
     except gymnasium.error.DependencyNotInstalled as error:
         text = str(error).lower()
         extra = "box2d" if "box2d" in text else "mujoco" if "mujoco" in text else None
-        remedy = f"install the extra {extra}, from a checkout: pip install '.[{extra}]'" if extra else first_line(error)
+        remedy = f"install the extra {extra}, from a checkout: pip install '.[{extra}]'" if extra else said(error)
         raise EnvError(f"{env} needs a package that is not installed; {remedy}") from error
     except gymnasium.error.UnregisteredEnv as error:
-        text = "no environment of this name is registered" if ":" not in env else first_line(error)
+        text = "no environment of this name is registered" if ":" not in env else said(error)
         raise EnvError(f"cannot make {env!r}: {text}{_did_you_mean(env)}") from error
     except (gymnasium.error.Error, ImportError) as error:
-        raise EnvError(f"cannot make {env!r}: {first_line(error)}{_did_you_mean(env)}") from error
-    except (EOFError, ConnectionError) as error:
-        raise EnvError(f"cannot make {env!r} in processes of their own; {UNGUARDED}") from error
+        raise EnvError(f"cannot make {env!r}: {said(error)}{_did_you_mean(env)}") from error
     except Exception as error:  # whatever the code of an environment, or of the module it is in, raises
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if isinstance(error, TypeError) and unknown and unknown[1] in kwargs:
             raise EnvError(f"{env} takes no argument {unknown[1]!r}{_arguments(env)}") from error
-        raise EnvError(f"cannot make {env!r}: {cause(error)}") from error
+        raise EnvError(f"cannot make {env!r}: {cause(error)}{_unguarded(error)}") from error
     for text, category in dict.fromkeys((str(warning.message), warning.category) for warning in caught):
         warnings.warn(text, category, stacklevel=5)
     return made

@@ -42,6 +42,10 @@ _REMEMBERED: dict[str, tuple[str, ...]] = {
 }
 
 
+# What wrappers that learn while they are used keep it in, and Gymnasium's wrapper that does.
+LEARNED = {"obs_rms": "NormalizeObservation", "return_rms": "NormalizeReward"}
+
+
 def wrappers_of(env: Any) -> list[Any]:
     """The wrappers around an environment or a vector environment, the outermost first."""
     wrappers = []
@@ -54,7 +58,7 @@ def wrappers_of(env: Any) -> list[Any]:
 def learned_statistics(env: Any) -> str | None:
     """The name of the first wrapper around env that learns while it is used, as NormalizeObservation does."""
     for wrapper in wrappers_of(env):
-        if {"obs_rms", "return_rms"} & vars(wrapper).keys():
+        if LEARNED.keys() & vars(wrapper).keys():
             return type(wrapper).__name__
     return None
 
@@ -180,9 +184,12 @@ def _derived(env: Any) -> dict[str, Array]:
     import mujoco
 
     fresh = mujoco.MjData(env.model)
-    arrays = {}
-    for name in dir(fresh):
-        array = getattr(env.data, name) if not name.startswith("_") else None
-        if isinstance(array, np.ndarray) and array.dtype == np.float64 and array.shape == getattr(fresh, name).shape:
-            arrays[name] = array
-    return arrays
+    arrays = {name: getattr(env.data, name) for name in dir(fresh) if not name.startswith("_")}
+    return {
+        name: array
+        for name, array in arrays.items()
+        if isinstance(array, np.ndarray)
+        and array.dtype == np.float64
+        and array.size  # those whose size depends on contacts are empty in a fresh one
+        and array.shape == getattr(fresh, name).shape
+    }

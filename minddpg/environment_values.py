@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .fast.jit import FloatArray
-from .runs.files import first_line
 
 Array = npt.NDArray[Any]
 Bools = npt.NDArray[np.bool_]
@@ -174,15 +173,15 @@ def failure(name: str, where: str, error: Exception, trace: str = "") -> EnvErro
     """
     text = str(error)
     if isinstance(error, gymnasium.error.DependencyNotInstalled):
-        return EnvError(f"{name} needs a package that is not installed {where}; {first_line(error)}")
+        return EnvError(f"{name} needs a package that is not installed {where}; {said(error)}")
     if isinstance(error, TypeError) and re.search(r"unexpected keyword argument '(seed|options)'", text):
         return EnvError(
-            f"{name} has a reset of the old interface, that failed {where}: {first_line(error)}; "
+            f"{name} has a reset of the old interface, that failed {where}: {said(error)}; "
             "it must be reset(self, *, seed=None, options=None) and return (obs, info)"
         )
     if isinstance(error, ValueError) and re.search(r"values to unpack \(expected [25]", text):
         return EnvError(
-            f"{name} failed {where}: {first_line(error)}{_place(error, trace)}; "
+            f"{name} failed {where}: {said(error)}{_place(error, trace)}; "
             "reset must return (obs, info), step (obs, reward, terminated, truncated, info)"
         )
     return EnvError(f"{name} failed {where}: {cause(error, trace)}")
@@ -190,8 +189,13 @@ def failure(name: str, where: str, error: Exception, trace: str = "") -> EnvErro
 
 def cause(error: Exception, trace: str = "") -> str:
     """What was raised, and where: "ZeroDivisionError: division by zero (my_env.py:37)"."""
-    kind, text = type(error).__name__, first_line(error).strip()
-    return (kind if text in ("", kind) else f"{kind}: {text}") + _place(error, trace)
+    kind, text = type(error).__name__, said(error)
+    return (f"{kind}: {text}" if text else kind) + _place(error, trace)
+
+
+def said(error: Exception) -> str:
+    """The first line of what an exception says that is not blank, or nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
 
 
 def _place(error: Exception, trace: str) -> str:

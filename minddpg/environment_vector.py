@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from .environment_state import learned_statistics
+from .environment_state import LEARNED, learned_statistics
 from .environment_values import (
     Bools,
     EnvError,
@@ -39,7 +39,7 @@ class VectorEnvironments:
     def __init__(self, vector: AnyVector, name: str, dtype: str, reseed: bool = False):
         self._vector, self.name, self._reseed = vector, name, reseed
         try:
-            mode = vector.metadata.get("autoreset_mode")
+            mode = (vector.metadata or {}).get("autoreset_mode")
             try:
                 self._mode = AutoresetMode(mode)
             except ValueError:
@@ -83,9 +83,8 @@ class VectorEnvironments:
         """act (n, act_dim) in [-1, 1], of which only the rows in `acting` count"""
         self._steps += 1
         where = f"at step {self._steps}"
-        beginning = self._beginning
         if len(self.acting) < self.num:
-            act = np.where(beginning[:, None], 0.0, act)
+            act = np.where(self._beginning[:, None], 0.0, act)
         sent = self._spaces.action(act)
         obs, *others, infos = self._check(
             after_step_of_vector, self._call(lambda: self._vector.step(sent), where), where
@@ -95,9 +94,6 @@ class VectorEnvironments:
         )
         next_obs = self._observations(obs, where)
         ended = terminated | truncated
-        if beginning.any():
-            ended &= ~beginning
-            rew[beginning], terminated[beginning], truncated[beginning] = 0.0, False, False
         self._begun = next_obs
         if self._mode is AutoresetMode.SAME_STEP and ended.any():
             next_obs = next_obs.copy()
@@ -114,7 +110,7 @@ class VectorEnvironments:
         if self._mode is AutoresetMode.DISABLED:
             mask = np.zeros(self.num, np.bool_)
             mask[list(rows)] = True
-            used: Any = [self._seeds[row] if self._reseed and mask[row] else None for row in self._all]
+            used: Any = [self._seeds[row] for row in self._all] if self._reseed else None
             where = f"at its reset after step {self._steps}"
             given = self._call(lambda: self._vector.reset(seed=used, options={"reset_mask": mask}), where)
             obs = self._observations(self._check(after_reset, given, where), where)
@@ -147,9 +143,12 @@ class VectorEnvironments:
     @property
     def learned_statistics(self) -> str | None:
         """The wrapper that learns statistics while training, if there is one."""
-        return learned_statistics(self._vector) or next(
-            filter(None, map(learned_statistics, getattr(self._vector.unwrapped, "envs", ()))), None
-        )
+        if self._elsewhere:
+            for attribute, wrapper in LEARNED.items():
+                if any(self._vector.unwrapped.call("has_wrapper_attr", attribute)):  # type: ignore[attr-defined]
+                    return wrapper
+        inner = getattr(self._vector.unwrapped, "envs", ())
+        return next(filter(None, map(learned_statistics, [self._vector, *inner])), None)
 
     def close(self) -> None:
         """Close all, and end the processes that they run in."""
@@ -211,18 +210,15 @@ class VectorEnvironments:
             raise bad.error(self._of(row), where) from None
 
     def _column(self, values: Any, name: str, where: str) -> Any:
-        """rew, terminated or truncated.    -> (n,)"""
-        try:
-            array = np.asarray(values)
-            assert array.shape == (self.num,)
-        except Exception:
-            raise EnvError(
-                f"{self.name} returned {name} = {short(values)} {where}; it must be {self.num} values"
-            ) from None
-        column: Any = np.empty(self.num, np.float64 if name == "rew" else np.bool_)
-        for row in self._all:
+        """rew, terminated or truncated: zero in rows that only begin an episode.    -> (n,)"""
+        array = np.asarray(values)
+        if array.shape != (self.num,):
+            raise EnvError(f"{self.name} returned {name} = {short(values)} {where}; it must be {self.num} values")
+        column: Any = np.zeros(self.num, np.float64 if name == "rew" else np.bool_)
+        for row in self.acting:
             try:
-                column[row] = self._spaces.reward(array[row]) if name == "rew" else flag(array[row], name)
+                value = array[row]
+                column[row] = self._spaces.reward(value) if name == "rew" else flag(value, name)
             except Unusable as bad:
                 raise bad.error(self._of(row), where) from None
         return column

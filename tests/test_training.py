@@ -1,4 +1,4 @@
-"""The boundary to Gymnasium, the training loop, seeds, and what happens when something goes wrong."""
+"""The training loop, seeds, and what happens when something goes wrong."""
 
 import signal
 
@@ -8,7 +8,7 @@ import pytest
 
 import minddpg.training as train_module
 from minddpg import Config, ConfigError, EnvError, TrainingError, load, train
-from minddpg.environment import Environment, make_environments
+from minddpg.environment import make_environments
 from minddpg.seeds import episode_seed
 from minddpg.training import Run, Stop, stop_on_signal
 
@@ -41,86 +41,11 @@ class Recorder(gymnasium.Env):
         return self._obs(), reward, False, self.left == 0, {}
 
 
-def test_actions_are_scaled_to_the_bounds_and_back_to_their_shape():
-    low, high = np.array([[-2.0, 0.0], [1.0, -5.0]]), np.array([[2.0, 10.0], [3.0, -4.0]])
-    env = Recorder(low, high)
-    environment = Environment(lambda: env)
-    assert environment.act_dim == 4
-    environment.reset()
-    for act, expected in [(-1, low), (0, (low + high) / 2), (1, high), (0.5, low + 0.75 * (high - low))]:
-        environment.step(np.full(4, act, np.float32))
-        np.testing.assert_allclose(env.actions[-1], expected, rtol=1e-6)
-        assert env.actions[-1].dtype == np.float32
-        assert env.actions[-1].shape == (2, 2)
-
-
-@pytest.mark.parametrize("reward", [1, 1.0, np.float32(1), np.float64(1), np.int64(1), np.ones(()), True])
-def test_rewards_of_any_numeric_type_and_observations_of_any_shape(reward):
-    environment = Environment(lambda: Recorder(obs=np.arange(6.0).reshape(2, 3), reward=reward))
-    obs = environment.reset()
-    assert obs.shape == (6,)
-    assert obs.dtype == np.float32
-    _, rew, terminated, truncated = environment.step(np.zeros(1))
-    assert (type(rew), rew, terminated, truncated) == (float, 1.0, False, False)
-
-
-@pytest.mark.parametrize(
-    ("env", "message"),
-    [
-        ("Nowhere-v0", "cannot make 'Nowhere-v0'"),
-        ("no_such_module:Env-v0", "cannot make 'no_such_module:Env-v0'"),
-        ("CartPole-v1", "continuous actions"),
-        (lambda: Recorder(act_space=gymnasium.spaces.Dict({"a": Box(-1, 1)})), "continuous actions"),
-        (lambda: Recorder(act_space=Box(-3, 3, (1,), np.int32)), "continuous actions"),
-        (lambda: Recorder(-np.inf, np.inf), "RescaleAction"),
-        (lambda: Recorder(obs_space=gymnasium.spaces.Dict({"a": Box(-1, 1)})), "FlattenObservation"),
-        (lambda: Recorder(obs_space=gymnasium.spaces.Discrete(3)), "observation space"),
-        (lambda: Recorder(obs_space=Box(-1, 1, (0,))), "no elements"),
-        (7, "environment id or a callable"),
-        (lambda: "Pendulum-v1", "made 'Pendulum-v1'"),
-    ],
-)
-def test_environments_that_do_not_fit_are_named_in_one_line(env, message, tmp_path):
-    with pytest.raises(EnvError, match=message) as caught:
-        train(env, TINY, out=tmp_path / "run")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "remedy"),
-    [
-        ("Box2D is not installed", "'.[box2d]'"),
-        ("MuJoCo is not installed", "'.[mujoco]'"),
-        ("x", "installed; x"),
-    ],
-)
-def test_a_missing_extra_is_named(monkeypatch, text, remedy):
-    def missing(*args, **kwargs):
-        raise gymnasium.error.DependencyNotInstalled(text)
-
-    monkeypatch.setattr(gymnasium, "make", missing)
-    with pytest.raises(EnvError) as caught:
-        Environment("Some-v0")
-    assert remedy in str(caught.value)
-
-
 @pytest.mark.parametrize("reward", [np.nan, np.inf, None, "high"])
 def test_a_bad_reward_names_step_and_environment_and_leaves_nothing(reward, tmp_path):
     with pytest.raises(EnvError, match=r"Recorder.*reward.*step 3"):
         train(lambda: Recorder(reward=lambda n: reward if n == 3 else 0.0), TINY, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_a_bad_observation_names_step_and_environment(tmp_path):
-    class Recorder2(Recorder):
-        def _obs(self):
-            return np.full(2, np.nan) if len(self.actions) == 5 else np.zeros(2)
-
-    with pytest.raises(EnvError, match="Recorder2 returned an observation with a NaN.* at step 5"):
-        train(Recorder2, TINY, out=tmp_path / "run")
-    with pytest.raises(EnvError, match="of 3 numbers"):
-        Environment(lambda: Recorder(obs=np.zeros(3), obs_space=Box(-1, 1, (2,)))).reset()
 
 
 def test_a_late_failure_keeps_the_agent_so_far_and_its_traceback(tmp_path):
@@ -264,18 +189,6 @@ def test_streams_do_not_disturb_each_other(monkeypatch):
     streams = train_module.random_streams(2)
     np.testing.assert_allclose(np.array(envs[0].actions[:40]), streams.warmup.uniform(-1, 1, 40), rtol=1e-6)
     np.testing.assert_allclose(np.array(noises[0])[:, 0], 0.1 * streams.noise.standard_normal(80))
-
-
-def test_observations_that_are_no_numbers_are_named():
-    env = Recorder()
-    environment = Environment(lambda: env)
-    for obs in ("text", {"a": 1}, [[1], [1, 2]]):
-        env._obs = lambda obs=obs: obs
-        with pytest.raises(EnvError, match="observation .* at step 0"):
-            environment.reset()
-    env._obs = lambda: np.array([1e300, 0.0])
-    with pytest.raises(EnvError, match="too large for float32"):
-        environment.reset()
 
 
 def test_noise_is_reset_each_episode(monkeypatch):
