@@ -82,8 +82,8 @@ class Config:
     evaluation_episodes: int = _setting(5, "episodes of each of these; usual: 3 to 10; paper: not stated")
     diagnose_every: int = _setting(
         250,
-        "updates between two looks at one from inside, for gradients.csv and warnings; they change nothing in what is "
-        "learnt; 0: none; usual: 100 to 1,000; paper: none",
+        "updates between two looks at one from inside, for gradients.csv and warnings; they change nothing in what "
+        "is learnt; 0: none; usual: 100 to 1,000; paper: none",
     )
 
     def __post_init__(self) -> None:

@@ -32,6 +32,6 @@ def check_memory(nbytes: int, what: str, remedy: str) -> None:
 def in_words(nbytes: float) -> str:
     """'33.0 MB'."""
     for unit, size in (("GB", 1e9), ("MB", 1e6)):
-        if nbytes >= size / 10:
+        if nbytes >= size:
             return f"{nbytes / size:,.1f} {unit}"
     return f"{nbytes / 1e3:,.1f} kB"

@@ -11,7 +11,7 @@ import pytest
 from conftest import JIT, clean_environment
 
 import minddpg
-from minddpg import Config, cli
+from minddpg import Config, cli, progress
 from minddpg.cli import terminal
 from minddpg.gradflow import trace
 from minddpg.runs import directory
@@ -161,17 +161,17 @@ def test_flags_reach_the_config(capsys, monkeypatch):
 
 
 def test_an_interrupted_run_is_usable(capsys, monkeypatch, tmp_path):
-    real = terminal.Progress.__call__
+    real = progress.Progress.__call__
 
     def interrupt(self, step, history):
         real(self, step, history)
         if step == 300:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(terminal.Progress, "__call__", interrupt)
+    monkeypatch.setattr(progress.Progress, "__call__", interrupt)
     status, out, _ = run(capsys, "train", *SHORT, "--out", "run")
     assert status == 130
-    assert "interrupted: the agent as it was is saved in run; try it with 'minddpg eval run'" in out
+    assert "interrupted: all of it is saved; go on with: minddpg train --resume run" in out
     status, out, _ = run(capsys, "eval", "run", "--episodes", "1")
     assert status == 0
 
@@ -194,37 +194,6 @@ def test_an_id_without_a_version_can_be_evaluated(capsys, tmp_path):
     assert "Plain, run: mean return 0.0" in out
 
 
-def test_progress_lines(capsys, monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(terminal.time, "perf_counter", lambda: now[0])
-    progress = terminal.Progress(1280)
-    for step in range(1, 1281):
-        now[0] += 0.02
-        progress(step, [{"return": -float(step)}] if step > 700 else [])
-    progress.close()
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == [
-        "step 64 of 1,280, episode 0, no episode finished yet, 50 steps/s, 24 s left",
-        "step 192 of 1,280, episode 0, no episode finished yet, 50 steps/s, 22 s left",
-        "step 448 of 1,280, episode 0, no episode finished yet, 50 steps/s, 17 s left",
-        "step 896 of 1,280, episode 1, last 1 returns -896.0, 50 steps/s, 8 s left",
-    ]
-
-
-def test_progress_bar(capsys, monkeypatch):
-    pytest.importorskip("tqdm")
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    progress = terminal.Progress(128)
-    assert progress.bar is not None
-    progress.started -= 10
-    progress(64, [{"return": 1.0}])
-    progress(128, [{"return": 2.0}])
-    assert progress.bar.n == 128
-    progress.close()
-    monkeypatch.setitem(sys.modules, "tqdm", None)
-    assert terminal.Progress(128).bar is None
-
-
 def test_the_chart():
     chart = terminal.chart([float(i) for i in range(100)])
     lines = chart.splitlines()
@@ -236,16 +205,11 @@ def test_the_chart():
     assert terminal.chart([1.0, 1.0]).count("*") == 2
 
 
-def test_sizes_are_readable():
-    assert terminal.megabytes(14_850) == "14.8 kB"
-    assert terminal.megabytes(33_000_000) == "33.0 MB"
-
-
 def test_memory_errors_are_explained(capsys, tmp_path):
     status, _, err = run(capsys, "train", *SHORT, "--steps", "1e15", "--buffer-size", "1e15")
     assert list(tmp_path.iterdir()) == []
     assert (status, err.count("\n")) == (2, 1)
-    assert "lower --buffer-size" in err
+    assert "lower buffer_size (--buffer-size)" in err
 
 
 def test_a_bug_of_ours_is_not_dressed_up(monkeypatch):
@@ -316,19 +280,78 @@ def test_a_run_made_from_python_asks_for_its_environment(capsys):
     assert (status, "mean return" in out) == (0, True)
 
 
-def test_ctrl_c_reaches_a_real_process(tmp_path):
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_signals_reach_a_real_process_and_the_command_it_prints_works(tmp_path, name, status):
     command = [sys.executable, "-m", "minddpg", "train", "--steps", "1000000", "--hidden-sizes", "4", "--out", "run"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                env=clean_environment(NUMBA_DISABLE_JIT="1"))  # fmt: skip
     assert process.stderr is not None
     while "episode" not in process.stderr.readline():
         assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+    process.send_signal(getattr(signal, name))
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted: the agent as it was is saved in run" in out
+    assert process.returncode == status
     assert "Traceback" not in err
     assert minddpg.load(tmp_path / "run").is_finite()
+    go_on = out.partition("go on with: minddpg ")[2].split()
+    assert go_on == ["train", "--resume", "run"]
+    made = int(out.splitlines()[-2].split()[0].replace(",", ""))
+    result = python("-m", "minddpg", *go_on, "--steps", str(made + 200), NUMBA_DISABLE_JIT="1")
+    assert result.returncode == 0, result.stderr
+    assert f"going on with run from step {made:,} of {made + 200:,}" in result.stdout
+
+
+def test_signals_before_there_is_anything_to_save_end_at_once(tmp_path):
+    code = (
+        "import os, signal, sys, minddpg.cli as c, minddpg.cli.train as t\n"
+        "t.look_at = lambda *a: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.exit(c.main(['train']))"
+    )
+    result = python("-c", code)
+    assert (result.returncode, result.stderr.strip(), list(tmp_path.iterdir())) == (143, "interrupted", [])
+
+
+def test_resume_from_the_command_line(capsys, tmp_path):
+    assert run(capsys, "train", *SHORT, "--out", "run", "--quiet")[0] == 0
+    assert run(capsys, "train", *SHORT, "--out", "long", "--quiet", "--steps", "600")[0] == 0
+    status, out, err = run(capsys, "train", "--resume", "run", "--steps", "600", "--quiet", "--episodes", "1")
+    assert (status, err) == (0, "")
+    assert "going on with run from step 450 of 600" in out
+    for name in ("agent.npz", "checkpoint.npz", "config.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "long" / name).read_bytes()
+    status, out, _ = run(capsys, "train", "--resume", "run", "--quiet", "--episodes", "1")
+    assert status == 0
+    assert "it has made all its steps; more with: minddpg train --resume run --steps N" in out
+    for argv, message in (
+        (["--gamma", "0.9"], "leave out --gamma"),
+        (["Pendulum-v1"], "leave out ENV"),
+        (["--seed", "1"], "leave out --seed"),
+        (["--from", "run"], "leave out --from"),
+        (["--steps", "100"], "fewer than the 600"),
+    ):
+        status, _, err = run(capsys, "train", "--resume", "run", *argv)
+        assert (status, err.count("\n")) == (2, 1)
+        assert message in err
+
+
+def test_a_new_run_from_another_ones_agent(capsys, tmp_path):
+    assert run(capsys, "train", *SHORT, "--out", "run", "--quiet")[0] == 0
+    status, out, err = run(
+        capsys, "train", "--from", "run", "--out", "new", "--seed", "1", "--quiet", "--episodes", "1"
+    )
+    assert (status, err) == (0, "")
+    assert "preset of run, seed 1, 450 steps" in out
+    assert json.loads((tmp_path / "new" / "config.json").read_text())["parameters_from"] == "run"
+    for argv, message in (
+        (["--from", "run", "--preset", "paper"], "leave one out"),
+        (["--from", "nowhere"], "not a run directory"),
+        (["--from", "run", "--hidden-sizes", "5"], "has another shape"),
+        (["MountainCarContinuous-v0", "--from", "run"], "has another shape"),
+    ):
+        status, _, err = run(capsys, "train", *argv, "--quiet")
+        assert (status, err.count("\n")) == (2, 1)
+        assert message in err
+    assert not (tmp_path / "runs").exists()
 
 
 def python(*argv, **changes):
@@ -500,7 +523,9 @@ def test_each_picture_is_drawn(capsys, tmp_path, picture):
 )
 def test_a_table_without_a_column_is_named(capsys, tmp_path, table, column, argv):
     pytest.importorskip("matplotlib")
-    status, _, err = run(capsys, "train", *SHORT, "--out", "run", "--quiet", "--diagnose-every", "50")
+    status, _, err = run(
+        capsys, "train", *SHORT, "--out", "run", "--quiet", "--diagnose-every", "50", "--evaluate-every", "200"
+    )
     assert status == 0, err
     path = tmp_path / "run" / f"{table}.csv"
     path.write_text(path.read_text().replace(f"{column},", "other,", 1))
