@@ -364,6 +364,7 @@ def test_a_cache_that_others_may_write_is_not_used(home, capsys):
     shutil.move(home, home.parent / "elsewhere")
     home.symlink_to(home.parent / "elsewhere")
     assert open_cache().read("a") is None
+    assert open_cache().problem
 
 
 def test_prune_by_age(home):
@@ -656,7 +657,13 @@ def fake(monkeypatch, tmp_path):
 
 def test_functions_without_the_jit(fake, capsys):
     """The same path as above, so that it is covered when nothing is compiled."""
-    fake().save_overload(("a",), Code())
+    for use in (lambda f: f.save_overload(("a",), Code()), lambda f: f.load_overload(("a",), Code.context)):
+        function = fake()
+        use(function)
+        function.cache.mark_warm("float32")  # both count as in use
+        (flag,) = function.cache.directory.glob("*.warm")
+        assert fake().cache.is_warm("float32")
+        flag.unlink()
     assert fake().load_overload(("a",), Code.context) == (1, 2)
     assert fake().load_overload(("b",), Code.context) is None
     stopped = fake()
@@ -753,6 +760,8 @@ def test_killed_in_the_middle_of_a_write(tmp_path):
 
 
 WARMUP = ["-m", "minddpg", "warmup"]
+# Where the interrupt came while a string was executed, CPython ends by the signal itself; a shell calls both 130.
+INTERRUPTED = [(status, "\ninterrupted\n") for status in (130, -signal.SIGINT)]
 
 
 def interrupt_warmup(cache, delay):
@@ -771,7 +780,7 @@ def test_an_interrupted_compilation_ends_with_one_line(tmp_path):
     time.sleep(1)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "\ninterrupted\n")
+    assert (process.returncode, err) in INTERRUPTED
     assert list(tmp_path.rglob("*.tmp")) == []
 
 
@@ -826,7 +835,7 @@ def test_the_whole_package_killed_and_interrupted(tmp_path):
     for _ in range(6):
         kill_while_compiling(WARMUP, tmp_path, rng.uniform(1, 20))
         status, out, err = interrupt_warmup(tmp_path, rng.uniform(2, 12))
-        assert (status, err) in [(130, "\ninterrupted\n"), (0, "")], (out, err)
+        assert (status, err) in [*INTERRUPTED, (0, "")], out
     assert whole_package(tmp_path)[1] == ""
     assert whole_package(tmp_path)[0][1] == "0"
 
