@@ -79,7 +79,7 @@ class Config:
         "environment steps between evaluations without noise, in an environment of their own; they change nothing in "
         "what is learnt; 0: none; usual: 1,000 to 10,000; paper: not stated",
     )
-    evaluation_episodes: int = _setting(5, "episodes of each of these; usual: 3 to 10; paper: not stated")
+    evaluation_episodes: int = _setting(3, "episodes of each of these; usual: 3 to 10; paper: not stated")
     diagnose_every: int = _setting(
         250,
         "updates between two looks at one from inside, for gradients.csv and warnings; they change nothing in what "

@@ -25,10 +25,6 @@ from .environment_values import within as within
 from .environment_vector import VectorEnvironments, close
 from .fast.jit import FloatArray
 
-_NO_YES = np.zeros(1, np.bool_), np.ones(1, np.bool_)  # given out by every step
-for _flags in _NO_YES:
-    _flags.flags.writeable = False
-
 
 class Environment:
     """A Gymnasium environment as the agent sees it: flat observations of one dtype, actions in [-1, 1].
@@ -267,18 +263,10 @@ class SerialEnvironments:
 
     def step(self, act: FloatArray) -> Moment:
         """See `Environments`."""
-        if self.num == 1:  # what the other lines do, in a third of their time
-            obs, number, terminates, truncates = self._environments[0].step(act[0])
-            rew = np.empty(1)
-            rew[0] = number
-            self._obs = obs[None]
-            return Moment(self.acting, self._obs, rew, _NO_YES[terminates], _NO_YES[truncates])
-        next_obs = np.empty((self.num, self.obs_dim), self.dtype)
-        rew, terminated, truncated = np.empty(self.num), np.empty(self.num, np.bool_), np.empty(self.num, np.bool_)
-        for row, one in enumerate(self._environments):
-            next_obs[row], rew[row], terminated[row], truncated[row] = one.step(act[row])
-        self._obs = next_obs
-        return Moment(self.acting, next_obs, rew, terminated, truncated)
+        given = [one.step(its) for one, its in zip(self._environments, act, strict=True)]
+        self._obs = given[0][0][None] if self.num == 1 else np.stack([obs for obs, _, _, _ in given])
+        _, rew, terminated, truncated = zip(*given, strict=True)
+        return Moment(self.acting, self._obs, rew, terminated, truncated)
 
     def restart(self, rows: Sequence[int], seeds: Sequence[int]) -> FloatArray:
         """See `Environments`."""

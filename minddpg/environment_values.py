@@ -7,6 +7,7 @@ import numbers
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,9 +35,9 @@ class Moment(NamedTuple):
 
     rows: tuple[int, ...]  # of the environments that took their action; the others only began an episode
     next_obs: FloatArray  # (n, obs_dim), of the episode that the action was in; of the others: what they began with
-    rew: npt.NDArray[np.float64]  # (n,)
-    terminated: Bools  # (n,)
-    truncated: Bools  # (n,)
+    rew: Sequence[float]  # of each
+    terminated: Sequence[bool]
+    truncated: Sequence[bool]
 
 
 class Unusable(Exception):

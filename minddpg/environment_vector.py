@@ -101,7 +101,7 @@ class VectorEnvironments:
                 next_obs[row] = self._last_observation(infos, row, where)
         rows, self._obs = self.acting, next_obs
         self._expect(ended & (self._mode is AutoresetMode.NEXT_STEP))
-        return Moment(rows, next_obs, rew, terminated, truncated)
+        return Moment(rows, next_obs, rew.tolist(), terminated.tolist(), truncated.tolist())
 
     def restart(self, rows: Sequence[int], seeds: Sequence[int]) -> FloatArray:
         """Begin the next episodes of rows, which have ended.    -> obs (n, obs_dim)"""

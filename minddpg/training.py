@@ -71,16 +71,30 @@ class Episode:
     length: int = 0
     updates: int = 0
     losses: list[float] = field(default_factory=lambda: [0.0] * len(Losses._fields))
+    _recent: list[Losses] = field(default_factory=list, repr=False)  # not summed yet
 
     def add(self, losses: Losses) -> None:
         """An update was made."""
-        self.updates += 1
-        self.losses = [total + loss for total, loss in zip(self.losses, losses, strict=True)]
+        self._recent.append(losses)
+        if len(self._recent) == 1_000:  # an episode may never end
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        """One after the other, so that it does not matter when."""
+        self.updates += len(self._recent)
+        self.losses = np.add.accumulate([self.losses, *self._recent])[-1].tolist()
+        self._recent.clear()
 
     def means(self) -> dict[str, float]:
         """The losses' means by name; NaN without updates."""
+        self._sum_up()
         n = self.updates or math.nan
         return {name: total / n for name, total in zip(Losses._fields, self.losses, strict=True)}
+
+    def state(self) -> dict[str, Any]:
+        """The arguments that make it again."""
+        self._sum_up()
+        return {name: value for name, value in vars(self).items() if name != "_recent"}
 
 
 class Run:
@@ -121,7 +135,7 @@ class Run:
             # Not truncated: a time limit does not end the value of its last state.
             self.replay.add(self.obs[i], act[i], moment.rew[i], moment.next_obs[i], moment.terminated[i])
             episode = self.episodes[i]
-            episode.total += float(moment.rew[i])
+            episode.total += moment.rew[i]
             episode.length += 1
             if moment.terminated[i] or moment.truncated[i]:
                 ended.append(i)
@@ -147,7 +161,7 @@ class Run:
         act = self.agent.act(self.obs).astype(np.float64)
         for i in self.environments.acting:
             act[i] += self.noises[i].sample()
-        if not math.isfinite(float(act.sum())):
+        if not math.isfinite(np.vdot(act, act)):  # a third of the time of np.isfinite(act).all()
             raise self.diverged("an action of the actor")
         return within(act, -1.0, 1.0)
 
@@ -205,7 +219,7 @@ class Run:
             "random": {"replay": self.random.replay.bit_generator.state},
             "warmup": [rng.bit_generator.state for rng in self._warmups],
             "noise": [{"rng": noise.rng.bit_generator.state, **noise.state()} for noise in self.noises],
-            "episodes": [vars(episode) for episode in self.episodes],
+            "episodes": [episode.state() for episode in self.episodes],
             "environments": self.environments.state(),
         }
 

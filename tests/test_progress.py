@@ -34,7 +34,7 @@ def test_progress_bar(capsys, monkeypatch):
     shown(128, [{"return": 2.0}])
     assert shown.bar.n == 128
     shown.close()
-    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     assert progress.Progress(128).bar is None
 
 
