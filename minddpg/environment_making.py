@@ -134,8 +134,8 @@ def _of_id(env: str, env_kwargs: Mapping[str, Any] | None, function: Callable[[d
         if isinstance(error, TypeError) and unknown and unknown[1] in kwargs:
             raise EnvError(f"{env} takes no argument {unknown[1]!r}{_arguments(env)}") from error
         raise EnvError(f"cannot make {env!r}: {cause(error)}{_unguarded(error)}") from error
-    for text, category in dict.fromkeys((str(warning.message), warning.category) for warning in caught):
-        warnings.warn(text, category, stacklevel=5)
+    for warning in caught:
+        warnings.warn(str(warning.message), warning.category, stacklevel=5)
     return made
 
 
