@@ -263,8 +263,12 @@ class SerialEnvironments:
 
     def step(self, act: FloatArray) -> Moment:
         """See `Environments`."""
+        if self.num == 1:  # the usual case, in half the time
+            obs, number, terminates, truncates = self._environments[0].step(act[0])
+            self._obs = obs[None]
+            return Moment(self.acting, self._obs, (number,), (terminates,), (truncates,))
         given = [one.step(its) for one, its in zip(self._environments, act, strict=True)]
-        self._obs = given[0][0][None] if self.num == 1 else np.stack([obs for obs, _, _, _ in given])
+        self._obs = np.stack([obs for obs, _, _, _ in given])
         _, rew, terminated, truncated = zip(*given, strict=True)
         return Moment(self.acting, self._obs, rew, terminated, truncated)
 
