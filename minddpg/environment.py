@@ -19,6 +19,7 @@ from .environment_making import EnvironmentLike as EnvironmentLike
 from .environment_state import learned_statistics, read_state, write_state
 from .environment_values import EnvError as EnvError
 from .environment_values import Moment as Moment
+from .environment_values import NotFinite as NotFinite
 from .environment_values import Spaces, Unusable, after_reset, after_step, cause, failure, flag, short
 from .environment_values import full_id as full_id
 from .environment_values import within as within

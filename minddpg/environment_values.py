@@ -30,6 +30,10 @@ class EnvError(ValueError):
     result: Any = None
 
 
+class NotFinite(ArithmeticError):
+    """An action that is no number: the agent's fault, and never sent to an environment."""
+
+
 class Moment(NamedTuple):
     """What one step of n environments gave."""
 
@@ -88,7 +92,8 @@ class Spaces:
 
     def action(self, act: FloatArray) -> Array:
         """(..., act_dim) in [-1, 1] -> (..., *shape) between the bounds, in the environment's dtype."""
-        assert math.isfinite(np.vdot(act, act)), "actions must be finite numbers"
+        if not math.isfinite(np.vdot(act, act)):
+            raise NotFinite("an action of the agent is not finite: its parameters have diverged; use an earlier agent")
         scaled = within(self.low + (act + 1.0) * self._half, self.low, self.high)
         return scaled.astype(self._act_dtype).reshape(act.shape[:-1] + self._act_shape)
 

@@ -145,7 +145,14 @@ class Evaluator:
     def _make(self, training: Any) -> Environment | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they have been said when the first one was made
-            environment = Environment(self._env, self._config.dtype, self._env_kwargs)
+            try:
+                environment = Environment(self._env, self._config.dtype, self._env_kwargs)
+            except EnvError as error:
+                if isinstance(self._env, str):
+                    raise
+                self._every = 0  # it makes vector environments, or only one
+                self._warn(f"no evaluations while training: {error}")
+                return None
         if training.is_same(environment):
             self._every = 0
             self._warn(

@@ -25,7 +25,7 @@ import numpy as np
 from .agent import DDPG
 from .config import Config, ConfigError
 from .ddpg import Losses
-from .environment import EnvError, EnvironmentLike, Environments, full_id, make_environments, within
+from .environment import EnvError, EnvironmentLike, Environments, NotFinite, full_id, make_environments, within
 from .evaluation import Evaluator
 from .fast.jit import FloatArray
 from .gradflow.monitor import Finding, Monitor
@@ -128,7 +128,10 @@ class Run:
         environments, before = self.environments, self.steps
         act = self._choose_actions()
         self.lap("act")
-        moment = environments.step(act)
+        try:
+            moment = environments.step(act)
+        except NotFinite:
+            raise self.diverged("an action of the actor") from None
         self.lap("environment")
         ended = []
         for i in moment.rows:
@@ -154,16 +157,18 @@ class Run:
     def _choose_actions(self) -> FloatArray:
         """(n, act_dim) in [-1, 1]: uniform during the warm-up, then mu(s) with noise."""
         if self.steps < self.config.learning_starts:
-            act = np.zeros((self.environments.num, self.environments.act_dim))
-            for i in self.environments.acting:
-                act[i] = self._warmups[i].uniform(-1.0, 1.0, act.shape[1])
-            return act
-        act = self.agent.act(self.obs).astype(np.float64)
+            return self._of_each(lambda i: self._warmups[i].uniform(-1.0, 1.0, self.environments.act_dim))
+        noise = self._of_each(lambda i: self.noises[i].sample())
+        return within(self.agent.act(self.obs) + noise, -1.0, 1.0)
+
+    def _of_each(self, draw: Callable[[int], FloatArray]) -> FloatArray:
+        """draw(i) (act_dim,) for every environment that acts, 0 for the others.    -> (n, act_dim)"""
+        if self.environments.num == 1:
+            return draw(0)[None]
+        rows = np.zeros((self.environments.num, self.environments.act_dim))
         for i in self.environments.acting:
-            act[i] += self.noises[i].sample()
-        if not math.isfinite(np.vdot(act, act)):  # a third of the time of np.isfinite(act).all()
-            raise self.diverged("an action of the actor")
-        return within(act, -1.0, 1.0)
+            rows[i] = draw(i)
+        return rows
 
     def _make_updates(self, before: int) -> int:
         """As many as are due since step `before`.    -> how many"""

@@ -103,7 +103,7 @@ def test_actions_that_are_not_finite_never_reach_the_environment(bad):
     env = Toy()
     environment = Environment(lambda: env)
     environment.reset()
-    with pytest.raises(AssertionError, match="finite"):
+    with pytest.raises(NotFinite, match="finite"):
         environment.step(np.array([bad], np.float32))
     assert env.actions == []
 

@@ -91,14 +91,14 @@ def _one_line(error: Exception, training: bool) -> str | None:
     if isinstance(error, OSError):
         too_long = error.errno == errno.ENAMETOOLONG
         return f"{error.filename} is too long a name; choose a shorter one" if too_long else None
-    from ..environment import EnvError
+    from ..environment import EnvError, NotFinite
     from ..extras import ExtraError
     from ..gradflow.canvas import PlotError
     from ..runs.files import RunError
     from ..training import TrainingError
     from ..video import VideoError
 
-    if isinstance(error, (RunError, EnvError, TrainingError, PlotError, ExtraError, VideoError)):
+    if isinstance(error, (RunError, EnvError, NotFinite, TrainingError, PlotError, ExtraError, VideoError)):
         return str(error)
     if isinstance(error, UnicodeEncodeError):
         return f"{error.object!a} cannot be written in {error.encoding}, the locale's encoding; try LC_ALL=C.UTF-8"
