@@ -461,6 +461,11 @@ class Session:
         warn = self.warn
         if show and warn is _log:
             self.warn = lambda text: show.say(f"minddpg: warning: {text}")
+        if run.config.evaluate_every and (learns := run.environments.learned_statistics):
+            self.warn(
+                f"{learns} learns statistics while training; the environment of evaluations starts without them, "
+                "and sees other observations or rewards"
+            )
         try:
             if tensorboard and self.directory:
                 from .tensorboard import TensorBoard

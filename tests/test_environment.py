@@ -13,9 +13,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minddpg.environment import EnvError, Environment, make_environments
-from minddpg.environment_state import copied, restored
-from minddpg.environment_values import Spaces
+from minddpg.environment import EnvError, Environment, NotFinite, make_environments
+from minddpg.environment.state import copied, restored
+from minddpg.environment.values import Spaces
 
 NEEDS_MUJOCO = pytest.mark.skipif(importlib.util.find_spec("mujoco") is None, reason="needs mujoco")
 Box = gymnasium.spaces.Box

@@ -20,6 +20,8 @@ SEED = "-1 / n, obs.dtype"
 RELU = "relu_backward(linear_backward_input(dz, hidden_rows(network, layer)), x)"
 WEIGHTS = "weight(network, dparams, layer), bias(network, dparams, layer))\n        if layer > 0:\n            dz = "
 CHAIN = "test_ddpg.py::test_the_chain_into_every_actor_weight"
+RESUMED = "test_exact_resume.py::test_a_state_goes_on_in_memory"
+PIECES = "test_exact_resume.py::test_a_run_in_pieces_is_the_whole_run"
 TWIN = "test_ddpg.py::test_fifty_updates_equal_the_twin"
 
 BUGS = {
@@ -91,39 +93,76 @@ BUGS = {
     ),
     "truncation as termination": (
         "training.py",
-        "replay.add(obs, act, rew, next_obs, terminated)",
-        "replay.add(obs, act, rew, next_obs, terminated or truncated)",
+        "moment.next_obs[i], moment.terminated[i])\n",
+        "moment.next_obs[i], moment.terminated[i] or moment.truncated[i])\n",
         "test_end_to_end.py::test_a_time_limit_does_not_end_the_value",
     ),
     "the observation is not moved on": (
         "training.py",
-        "        obs = next_obs\n        episode_return",
-        "        episode_return",
+        "        self.obs = environments.observations()\n        self.lap",
+        "        self.lap",
         "test_training.py::test_what_is_stored_is_what_happened",
     ),
     "observations the wrong way round": (
         "training.py",
-        "replay.add(obs, act, rew, next_obs, terminated)",
-        "replay.add(next_obs, act, rew, obs, terminated)",
+        "self.replay.add(self.obs[i], act[i], moment.rew[i], moment.next_obs[i],",
+        "self.replay.add(moment.next_obs[i], act[i], moment.rew[i], self.obs[i],",
         "test_training.py::test_what_is_stored_is_what_happened",
     ),
     "the environment's array is not copied": (
-        "environment.py",
-        "array = np.array(obs, self.dtype)",
-        "array = np.asarray(obs, self.dtype)",
+        "environment/values.py",
+        "array = source.flatten()",
+        "array = source.reshape(-1)",
         "test_training.py::test_what_is_stored_is_what_happened",
     ),
     "actions scaled by the upper bound alone": (
-        "environment.py",
-        "self._low + (act + 1.0) * self._half",
-        "self._high * act",
-        "test_training.py::test_actions_are_scaled_to_the_bounds_and_back_to_their_shape",
+        "environment/values.py",
+        "self.low + (act + 1.0) * self._half",
+        "self.high * act",
+        "test_environment.py::test_actions_are_scaled_to_the_bounds_and_back_to_their_shape",
     ),
     "the replay draws from the noise's stream": (
         "training.py",
-        "agent.update_from(replay, streams.replay)",
-        "agent.update_from(replay, streams.noise)",
+        "update_from(self.replay, self.random.replay, self._update)",
+        "update_from(self.replay, self.random.noise, self._update)",
         "test_training.py::test_streams_do_not_disturb_each_other",
+    ),
+    "resumed: the replay's stream starts anew": (
+        "training.py",
+        '        run.random.replay.bit_generator.state = state["random"]["replay"]\n',
+        "",
+        RESUMED,
+    ),
+    "resumed: the noise's stream starts anew": (
+        "training.py",
+        '            noise.rng.bit_generator.state = saved["rng"]\n',
+        "",
+        RESUMED,
+    ),
+    "resumed: the noise forgets its last push": (
+        "training.py",
+        "            noise.restore(saved)\n",
+        "",
+        RESUMED,
+    ),
+    "resumed: the episode's return starts at 0": (
+        "training.py",
+        'run.episodes = [Episode(**episode) for episode in state["episodes"]]',
+        'run.episodes = [Episode(**{**episode, "total": 0.0}) for episode in state["episodes"]]',
+        RESUMED,
+    ),
+    "resumed: Adam starts anew": (
+        "training.py",
+        '        run.agent.load_state_dict(state["agent"])\n',
+        '        own = {k: v for k, v in run.agent.state_dict().items() if "adam" in k}\n'
+        '        run.agent.load_state_dict({**state["agent"], **own})\n',
+        RESUMED,
+    ),
+    "resumed: the looks' stream starts anew": (
+        "gradflow/monitor.py",
+        '        self.rng.bit_generator.state = state["rng"]\n',
+        "",
+        PIECES,
     ),
     "termination ignored": (
         "ddpg.py",

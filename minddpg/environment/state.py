@@ -1,6 +1,6 @@
 """The state of an environment, read and put back without pickling: by its own get_state and set_state, or MuJoCo's.
 
-Where neither is certain to be everything, there is no state to read: environment.py then plays the episode again.
+Where neither is certain to be everything, there is no state to read: __init__.py then plays the episode again.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from .fast.jit import FloatArray
+from ..fast.jit import FloatArray
 
 Array = npt.NDArray[Any]
 Bools = npt.NDArray[np.bool_]

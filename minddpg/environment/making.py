@@ -14,8 +14,8 @@ from typing import Any
 
 import gymnasium
 
-from .environment_values import EnvError, cause, newest_ids, said, short
-from .environment_vector import AnyVector
+from .values import EnvError, cause, newest_ids, said, short
+from .vector import AnyVector
 
 AnyEnv = gymnasium.Env[Any, Any]
 EnvironmentLike = str | Callable[[], "AnyEnv | AnyVector"]

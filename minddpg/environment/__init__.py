@@ -1,8 +1,8 @@
 """The boundary to Gymnasium: what the agent sees are flat observations and actions in [-1, 1]; here they are scaled to
 an environment's bounds, and whatever an environment does wrong becomes an EnvError of one line.
 
-Behind it: environment_making.py (ids and callables), environment_values.py (what foreign code gives back, checked),
-environment_state.py (a state read and put back) and environment_vector.py (vector environments).
+Behind it: making.py (ids and callables), values.py (what foreign code gives back, checked),
+state.py (a state read and put back) and vector.py (vector environments).
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from .environment_making import AnyEnv, make, name_of, vector_of_callable, vector_of_id
-from .environment_making import EnvironmentLike as EnvironmentLike
-from .environment_state import learned_statistics, read_state, write_state
-from .environment_values import EnvError as EnvError
-from .environment_values import Moment as Moment
-from .environment_values import NotFinite as NotFinite
-from .environment_values import Spaces, Unusable, after_reset, after_step, cause, failure, flag, short
-from .environment_values import full_id as full_id
-from .environment_values import within as within
-from .environment_vector import VectorEnvironments, close
-from .fast.jit import FloatArray
+from ..fast.jit import FloatArray
+from .making import AnyEnv, make, name_of, vector_of_callable, vector_of_id
+from .making import EnvironmentLike as EnvironmentLike
+from .state import learned_statistics, read_state, write_state
+from .values import EnvError as EnvError
+from .values import Moment as Moment
+from .values import NotFinite as NotFinite
+from .values import Spaces, Unusable, after_reset, after_step, cause, failure, flag, short
+from .values import full_id as full_id
+from .values import within as within
+from .vector import VectorEnvironments, close
 
 
 class Environment:
@@ -117,7 +117,7 @@ class Environment:
         return f"at its reset after step {self._steps}" if self._steps else "at its reset"
 
     def state(self, obs: FloatArray) -> dict[str, Any]:
-        """All that decides how the episode goes on, as a tree (see environment_state.copied). Changes nothing.
+        """All that decides how the episode goes on, as a tree (see state.copied). Changes nothing.
 
         obs: the current one.
         """
@@ -216,7 +216,7 @@ class Environments(Protocol):
         """The current observation of every row.    -> (n, obs_dim)"""
 
     def state(self) -> dict[str, Any]:
-        """All that decides how the episodes go on, as far as it can be known, as a tree (environment_state.copied)."""
+        """All that decides how the episodes go on, as far as it can be known, as a tree (state.copied)."""
 
     def restore(self, state: dict[str, Any]) -> list[tuple[int, str]]:
         """Put every environment where `state` found it.    -> the rows for which it could not be done, each with why

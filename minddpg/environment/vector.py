@@ -11,8 +11,9 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from .environment_state import LEARNED, learned_statistics
-from .environment_values import (
+from ..fast.jit import FloatArray
+from .state import LEARNED, learned_statistics
+from .values import (
     Bools,
     EnvError,
     Moment,
@@ -24,7 +25,6 @@ from .environment_values import (
     flag,
     short,
 )
-from .fast.jit import FloatArray
 
 AnyVector = gymnasium.vector.VectorEnv[Any, Any, Any]
 
