@@ -143,6 +143,6 @@ class Faults:
                     self.happened = True
                     code = errno.ENOSPC if self.how == "ENOSPC" else errno.EIO
                     raise OSError(code, os.strerror(code))
-            return real(*args, **kwargs)
+            return None if name == "fsync" else real(*args, **kwargs)  # the disk is not what is tested, and slow
 
         return call
