@@ -418,6 +418,8 @@ def every_place(meta):
                     continue  # that there is none is no damage
                 if "environments" in way and way[-1] == "seed" and value is None:
                     continue  # an episode may have been started without one, and is then started anew
+                if way[0] == "monitor" and len(way) == 3 and way[1] in ("seen", "found") and value is ...:
+                    continue  # one finding less is a state too
                 yield ("state", *way), value
 
 

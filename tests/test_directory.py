@@ -413,6 +413,7 @@ def fail(tmp_path, two_states, how, first, step):
         third_checkpoint(tmp_path / "whole", agents, best, states[30][1])
     assert steps_after(tmp_path / "whole", agents, states) == 30
     whole, outcomes = contents(tmp_path / "whole"), []
+    assert sum(name.startswith("replay") for name in whole) == 3  # what the ring has overwritten is gone
     assert {"open", "write", "fsync", "replace", "truncate", "unlink"} <= set(calls)
     for at in range(first, len(calls), step):
         path = tmp_path / f"at{at}"

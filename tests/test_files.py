@@ -425,21 +425,35 @@ def test_of_many_threads_one_gets_the_lock(tmp_path):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of a fork beside threads
 def test_a_fork_neither_has_the_lock_nor_ends_it(tmp_path):
     lock, (reading, writing) = Lock(tmp_path / "lock"), os.pipe()
-    if (child := os.fork()) == 0:
-        status = 1
-        try:
-            with pytest.raises(RunError):
-                Lock(tmp_path / "lock")  # the parent has it
+
+    def work(number):
+        with pytest.raises(RunError):
+            Lock(tmp_path / "lock")  # the parent has it
+        if number == 0:
             lock.release()
-            os.read(reading, 1)  # until the parent has given it back
-            Lock(tmp_path / "lock").release()
-            status = 0
-        finally:
-            os._exit(status)
+            return
+        os.read(reading, 1)  # until the parent has given it back
+        Lock(tmp_path / "lock").release()
+
+    def fork(number):
+        if (child := os.fork()) == 0:
+            status = 1
+            try:
+                work(number)
+                status = 0
+            finally:
+                os._exit(status)
+        return child
+
+    def status(child):
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    assert status(fork(0)) == 0
+    second = fork(1)
     assert is_refused(tmp_path / "lock")
     lock.release()
     os.write(writing, b"x")
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert status(second) == 0
     os.close(reading)
     os.close(writing)
 
