@@ -312,6 +312,8 @@ def mutations(path, count):
     usual = tracemalloc.get_traced_memory()[1]
     for _ in range(count):
         (path / "checkpoint.npz").write_bytes(resealed(mutated(rng, whole)))
+        found = None
+        before = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
         try:
             found = read_checkpoint(path, 3, 1, CONFIG)
@@ -324,7 +326,7 @@ def mutations(path, count):
                 assert all(checkpoint.shape_of(own[name]) == checkpoint.shape_of(agent[name]) for name in agent)
                 assert all(np.isfinite(array).all() for array in own.values())
             count -= 1
-        peak = max(peak, tracemalloc.get_traced_memory()[1])
+        peak = max(peak, tracemalloc.get_traced_memory()[1] - before)
     tracemalloc.stop()
     assert peak < 2 * usual + 100_000
     assert refused == count
