@@ -13,6 +13,7 @@ from .agent import DDPG
 from .config import Config, ConfigError
 from .environment import EnvError, Environment, EnvironmentLike
 from .fast.jit import FloatArray
+from .runs.checkpoint import check_like
 from .seeds import checked_seed, evaluation_seed
 
 MOST_STEPS = 10_000  # of an episode while training; what follows is estimated by Q itself
@@ -168,6 +169,7 @@ class Evaluator:
 
     def restore(self, state: Mapping[str, Any], best: Mapping[str, Any] | None) -> None:
         """Go on from a state."""
+        check_like(state, self.state())
         self.made, self._every = int(state["made"]), int(state["every"])
         self.best = None if best is None else dict(best)
 

@@ -34,7 +34,7 @@ from .noise import new_noise
 from .profile import Profile
 from .progress import Progress, is_watched
 from .replay import ReplayBuffer, replay_nbytes
-from .runs.checkpoint import Tree
+from .runs.checkpoint import Tree, check_like
 from .runs.directory import RunDirectory, RunInfo, load_info, open_agent, other_versions, reading_state
 from .runs.files import RunError
 from .runs.tables import load_table
@@ -238,6 +238,11 @@ class Run:
         steps. Raises KeyError, TypeError or ValueError where the state is not one.
         """
         run = cls(environments, config, state["seed"])
+        check_like({**state, "environments": None}, {**run.state(), "environments": None})
+        if {**state["config"], "steps": config.steps} != config.to_dict():
+            raise ValueError("config.json has other hyperparameters")
+        if state["added"] != state["steps"]:
+            raise ValueError("it has not as many transitions as steps")
         run.steps, run.finished = int(state["steps"]), int(state["finished"])
         run.agent.load_state_dict(state["agent"])
         run.random.replay.bit_generator.state = state["random"]["replay"]
@@ -371,8 +376,7 @@ def resume(
                 f"{run_directory} was trained on an environment made by a callable ({info.env}); give it as env"
             )
         env = info.env if env is None else env
-        with reading_state(directory.path / "checkpoint.npz"):
-            made = int(tree["run"]["steps"])
+        made = tree["run"]["steps"]
         if steps is not None and steps != info.config.steps:
             if steps < made:
                 raise ConfigError(f"steps {steps:,} are fewer than the {made:,} that the run has made; give more")
@@ -384,7 +388,9 @@ def resume(
                     f"{environments.name} has {environments.obs_dim} observations and {environments.act_dim} actions, "
                     f"but the run was made with {info.obs_dim} and {info.act_dim}"
                 )
-            with reading_state(directory.path / "checkpoint.npz"):
+            with reading_state(directory.path / "checkpoint.npz", ConfigError, EnvError):
+                if type(tree["run"]["seed"]) is not int or tree["run"]["seed"] != info.seed:
+                    raise ValueError("config.json has another seed")
                 run, lost = Run.resume(tree["run"], environments, directory.read_replay, info.config)
                 session = Session(run, env, info, warn or _log)
                 session.restore(tree)

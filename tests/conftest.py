@@ -1,3 +1,5 @@
+import errno
+import hashlib
 import os
 import shutil
 import signal
@@ -97,3 +99,50 @@ SMALL = {"hidden_sizes": (8, 7), "batch_size": 5, "buffer_size": 100, "dtype": "
 
 def agent_of(obs_dim=3, act_dim=2, seed=0, **changes):
     return DDPG(obs_dim, act_dim, Config(**{**SMALL, **changes}), seed)
+
+
+def resealed(content):
+    """An array file that was tampered with, under a seal that fits: only what is checked behind it protects."""
+    return content[:-64] + hashlib.sha256(content[:-64]).hexdigest().encode()
+
+
+class Died(BaseException):
+    """The process is gone: nothing catches it, and nothing is done any more."""
+
+
+class Faults:
+    """Counts the calls that change files or bring them to the disk, and lets the `at`-th of them fail.
+
+    how: "ENOSPC" (and whatever takes space from then on), "EIO" (that call alone), "died" (that call and all after it),
+    "short" (no failure: every os.write writes a part).
+    """
+
+    CALLS = ("open", "write", "fsync", "replace", "truncate", "ftruncate", "unlink", "mkdir", "rename", "rmdir")
+    TAKING_SPACE = ("open", "write", "mkdir")
+
+    def __init__(self, monkeypatch, at=-1, how="EIO"):
+        self.calls, self.at, self.how, self.happened = [], at, how, False
+        for name in self.CALLS:
+            monkeypatch.setattr(os, name, self._wrapped(name, getattr(os, name)))
+
+    def _wrapped(self, name, real):
+        def call(*args, **kwargs):
+            number = len(self.calls)
+            self.calls.append(name)
+            again = self.how == "died" or (self.how == "ENOSPC" and name in self.TAKING_SPACE)
+            reads = name == "open" and not args[1] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if self.how == "short" and name == "write":
+                return real(args[0], args[1][: max(1, len(args[1]) // 2)])
+            if self.at >= 0 and (number == self.at or (number > self.at and again)) and self.how != "short":
+                if self.how == "died":
+                    self.happened = True
+                    if name == "write" and number == self.at:  # in the middle of it
+                        real(args[0], args[1][: len(args[1]) // 2])
+                    raise Died
+                if not (self.how == "ENOSPC" and (reads or name not in self.TAKING_SPACE)):
+                    self.happened = True
+                    code = errno.ENOSPC if self.how == "ENOSPC" else errno.EIO
+                    raise OSError(code, os.strerror(code))
+            return None if name == "fsync" else real(*args, **kwargs)  # the disk is not what is tested, and slow
+
+        return call

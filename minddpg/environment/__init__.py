@@ -131,7 +131,12 @@ class Environment:
 
         If it could not be done, the environment is at the start of that episode.
         """
-        self._steps, seed = int(state["steps"]), state["seed"]
+        seed, steps = state["seed"], state["steps"]
+        if type(steps) is not int or type(seed) not in (int, type(None)) or min(steps, seed or 0) < 0:
+            raise ValueError(f"the state of {self.name} has the steps {steps!r} and the seed {seed!r}")
+        if type(state["return"]) is not float or not np.isfinite(state["obs"]).all():
+            raise ValueError(f"the state of {self.name} has a return or observations that are no numbers")
+        self._steps = steps
         obs = self.reset(seed)
         reason = self._put_back(state, obs)
         if reason is None:

@@ -12,6 +12,7 @@ import numpy as np
 from ..agent import DDPG, smallest
 from ..fast.jit import mark_warm
 from ..replay import ReplayBuffer
+from ..runs.checkpoint import check_like
 from .diagnosis import Diagnosis, Statistics, diagnose, statistics
 from .way import look
 
@@ -70,6 +71,9 @@ class Monitor:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a state. Raises KeyError, TypeError or ValueError where it is none."""
+        check_like({**state, "seen": [], "found": []}, {**self.state(), "seen": [], "found": []})
+        check_like(list(state["seen"].values()), [[0, 0]] * len(state["seen"]))
+        check_like(state["found"], [["", "", "", 0, 0]] * len(state["found"]))
         self.rng.bit_generator.state = state["rng"]
         low, high = state["rewards"]
         self._rewards = float(low), float(high)

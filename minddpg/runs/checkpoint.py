@@ -10,21 +10,38 @@ contents follow from the state alone, so that a run that was cut off leaves the 
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 
 from ..agent import state_shapes
 from ..config import Config
 from ..replay import Batch, ReplayBuffer
-from .files import MOST_META, Array, Shape, array_file, open_arrays, shape_of, write_whole
+from .files import (
+    MOST_META,
+    TEMPORARY,
+    Array,
+    RunError,
+    Shape,
+    array_file,
+    open_arrays,
+    shape_of,
+    sync_directory,
+    write_whole,
+)
 
 KIND, REPLAY_KIND = "checkpoint", "replay"
+NUMBERS = "biufc"  # kinds of dtypes
 MARK = "array"  # {"array": name} stands in the JSON for an array
 SEGMENT = 4 << 20  # bytes of a segment, about: written in milliseconds, and few enough files for millions of rows
 ELSEWHERE = 64 << 20  # bytes that all but agents may take: noise, environments
+AGENTS = ("run/agent/", "best/agent/")  # where they stand in the tree
+SEGMENT_NAME = re.compile(r"\d{10,}-\d{10,}\.npz")
 LATER = "it has not come to its first checkpoint; train again"
 
 Tree = dict[str, Any]
@@ -33,23 +50,30 @@ Tree = dict[str, Any]
 # --- trees ------------------------------------------------------------------------------------------------------------
 
 
-def pack(tree: Any, path: str = "") -> tuple[Any, dict[str, Array]]:
-    """A tree of dicts, lists, numbers, text and arrays as JSON, and arrays by name. Raises TypeError for others."""
+def pack(tree: Any, way: str = "") -> tuple[Any, dict[str, Array]]:
+    """A tree of dicts, lists, numbers, text and arrays as JSON, and arrays by name. Raises TypeError for others.
+
+    An array's name is the way to it ("run/agent/actor.0.bias"), quoted as in a URL, so that no two have one name.
+    """
+    where = way[:-1] or "the state"
+    arrays: dict[str, Array] = {}
     if isinstance(tree, np.ndarray):
-        return {MARK: path}, {path: tree}
-    if isinstance(tree, Mapping):
-        pairs = [(str(key), pack(value, f"{path}/{key}" if path else str(key))) for key, value in tree.items()]
-        if not all(isinstance(key, str) for key in tree) or (len(tree) == 1 and MARK in tree):
-            raise TypeError(f"{path or 'the state'} has keys that are not plain text")
-        return {key: json for key, (json, _) in pairs}, {k: v for _, (_, arrays) in pairs for k, v in arrays.items()}
-    if isinstance(tree, (list, tuple)):
-        packed = [pack(value, f"{path}/{i}") for i, value in enumerate(tree)]
-        return [json for json, _ in packed], {k: v for _, arrays in packed for k, v in arrays.items()}
+        if tree.dtype.kind not in NUMBERS:
+            raise TypeError(f"{where} holds an array of {tree.dtype}")
+        return {MARK: way[:-1]}, {way[:-1]: tree}
     if isinstance(tree, np.generic):
         return tree.item(), {}
     if tree is None or isinstance(tree, (bool, int, float, str)):
         return tree, {}
-    raise TypeError(f"{path or 'the state'} holds a {type(tree).__name__}")
+    if not isinstance(tree, (Mapping, list, tuple)):
+        raise TypeError(f"{where} holds a {type(tree).__name__}")
+    if isinstance(tree, Mapping) and not (all(isinstance(key, str) for key in tree) and set(tree) != {MARK}):
+        raise TypeError(f"{where} has keys that are not plain text")
+    packed = {}
+    for key, value in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
+        packed[key], inner = pack(value, f"{way}{quote(str(key), safe='', errors='surrogatepass')}/")
+        arrays |= inner
+    return packed if isinstance(tree, Mapping) else list(packed.values()), arrays
 
 
 def unpack(json: Any, arrays: Mapping[str, Array]) -> Any:
@@ -61,9 +85,37 @@ def unpack(json: Any, arrays: Mapping[str, Array]) -> Any:
     return [unpack(value, arrays) for value in json] if isinstance(json, list) else json
 
 
-def write_checkpoint(directory: Path, tree: Tree) -> None:
-    """Write checkpoint.npz. Raises OSError."""
+def check_like(saved: Any, own: Any, where: str = "the state") -> None:
+    """Raise ValueError unless both are trees of the same keys, lengths, types and shapes, no number NaN or below 0.
+
+    Floats may be below 0, and a list is as good as a tuple.
+    """
+    if isinstance(own, Mapping):
+        like, parts = isinstance(saved, Mapping) and saved.keys() == own.keys(), list(own)
+    elif isinstance(own, (list, tuple)):
+        like, parts = isinstance(saved, (list, tuple)) and len(saved) == len(own), list(range(len(own)))
+    elif isinstance(own, np.ndarray):
+        like, parts = isinstance(saved, np.ndarray) and shape_of(saved) == shape_of(own), []
+        like = like and not np.isnan(saved).any()
+    else:
+        like, parts = type(saved) is type(own) and saved == saved and not (type(own) is int and saved < 0), []
+    if not like:
+        raise ValueError(f"{where} is not like a run's")
+    for part in parts:
+        check_like(saved[part], own[part], f"{where}: {part}")
+
+
+def most_elsewhere(act_dim: int, config: Config) -> int:
+    """Bytes that all but agents may take; an environment may keep all actions of an episode."""
+    return ELSEWHERE + 8 * (act_dim + 1) * config.steps
+
+
+def write_checkpoint(directory: Path, tree: Tree, act_dim: int, config: Config) -> None:
+    """Write checkpoint.npz. Raises OSError, and RunError for one that would not be read."""
     json, arrays = pack(tree)
+    size, most = sum(a.nbytes for n, a in arrays.items() if not n.startswith(AGENTS)), most_elsewhere(act_dim, config)
+    if size > most:
+        raise RunError(f"the environment's state is too large to be kept: {size:,} bytes, {most:,} at most")
     shapes = {name: list(shape_of(array)) for name, array in arrays.items()}
     write_whole(directory / "checkpoint.npz", array_file(KIND, arrays, {"state": json, "arrays": shapes}))
 
@@ -71,29 +123,47 @@ def write_checkpoint(directory: Path, tree: Tree) -> None:
 def read_checkpoint(directory: Path, obs_dim: int, act_dim: int, config: Config) -> Tree:
     """The tree of checkpoint.npz; agents in it ("run/agent", "best/agent") must be of this shape. Raises RunError."""
     agent = {name: Shape(*shape) for name, shape in state_shapes(obs_dim, act_dim, config).items()}
-    size = sum(shape.nbytes for shape in agent.values())
-    elsewhere = ELSEWHERE + 8 * (act_dim + 1) * config.steps  # where an episode's actions are kept
-    most = 2 * size + elsewhere + MOST_META
+    elsewhere = most_elsewhere(act_dim, config)
+    most = 2 * sum(shape.nbytes + 1024 for shape in agent.values()) + elsewhere + 2 * MOST_META
     with open_arrays(directory / "checkpoint.npz", KIND, most, LATER) as file:
         declared = {
             name: Shape(str(dtype), tuple(map(int, shape))) for name, (dtype, shape) in file.meta["arrays"].items()
         }
         file.none_but(declared)
-        if any(np.dtype(shape.dtype).kind not in "biuf" for shape in declared.values()):
+        if any(np.dtype(shape.dtype).kind not in NUMBERS for shape in declared.values()):
             raise ValueError("an array holds no numbers")
-        for prefix in ("run/agent/", "best/agent/"):
+        for prefix in AGENTS:
             found = {name.removeprefix(prefix): s for name, s in declared.items() if name.startswith(prefix)}
-            if found != agent and (found or prefix == "run/agent/"):
+            if found != agent and (found or prefix == AGENTS[0]):
                 differing = sorted(set(found.items()) ^ set(agent.items()))
                 raise ValueError(f"it is of another agent: {prefix}{differing[0][0]}")
-        if sum(s.nbytes for name, s in declared.items() if "/agent/" not in name) > elsewhere:
-            raise ValueError("it is larger than this run's state")
-        agents = {name: shape for name, shape in declared.items() if "/agent/" in name}
+        agents = {name: shape for name, shape in declared.items() if name.startswith(AGENTS)}
         others = {name: shape for name, shape in declared.items() if name not in agents}
-        tree = unpack(file.meta["state"], {**file.read(agents), **file.read(others, finite=False)})
-        if not isinstance(tree, dict):
-            raise ValueError("it holds no state")
+        if sum(shape.nbytes for shape in others.values()) > elsewhere:
+            raise ValueError("it is larger than this run's state")
+        arrays = {**file.read(agents), **file.read(others, finite=False)}
+        tree: Tree = unpack(file.meta["state"], arrays)
+        if {name: id(array) for name, array in pack(tree)[1].items()} != {name: id(a) for name, a in arrays.items()}:
+            raise ValueError("an array is not where its name says")
+        _check_tree(tree, set(agent))
     return tree
+
+
+def _check_tree(tree: Tree, agent: set[str]) -> None:
+    """Raise unless the parts are there, and all that is not a state to be restored is what it must be."""
+    best, tables, replay = tree["best"], tree["tables"], tree["replay"]
+    if type(tree["run"]["steps"]) is not int or tree["run"]["steps"] < 0:
+        raise ValueError(f"it says that {tree['run']['steps']!r} steps have been made")
+    if best is not None and (
+        type(best["step"]) is not int or type(best["mean"]) is not float or not math.isfinite(best["mean"])
+        or set(best["agent"]) != agent
+    ):  # fmt: skip
+        raise ValueError("its best evaluation is none")
+    if any(type(rows) is not int or rows < 0 for rows in tables.values()):
+        raise ValueError("it says that a table has something else than a number of rows")
+    for name, digest in (replay or {}).items():
+        if not SEGMENT_NAME.fullmatch(name) or not isinstance(digest, str):
+            raise ValueError(f"it names {name!r} as a part of the replay memory")
 
 
 # --- the replay memory ------------------------------------------------------------------------------------------------
@@ -134,7 +204,9 @@ class ReplayFiles:
 
     def write(self, replay: ReplayBuffer) -> dict[str, str]:
         """Write what has changed since the last time.    -> the digests of all, by name. Raises OSError."""
-        self.directory.mkdir(exist_ok=True)
+        if not self.directory.is_dir():
+            self.directory.mkdir()
+            sync_directory(self.directory.parent)
         found = {}
         for segment in segments(replay.added, replay.capacity, segment_rows(replay.nbytes // replay.capacity)):
             if segment.name not in self.digests:
@@ -148,16 +220,16 @@ class ReplayFiles:
         return found
 
     def keep(self, digests: Mapping[str, str]) -> None:
-        """Remove all others; to be called when a checkpoint names these. Raises OSError."""
+        """Remove all others, and nothing but segments; to be called when a checkpoint names these. Raises OSError."""
         self.digests = dict(digests)
-        if not digests and self.directory.is_dir():
-            for path in self.directory.iterdir():
+        if not self.directory.is_dir():
+            return
+        for path in list(self.directory.iterdir()):
+            ours = SEGMENT_NAME.fullmatch(path.name) or TEMPORARY.fullmatch(path.name)
+            if ours and path.name not in digests:
                 path.unlink()
+        if not digests and not any(self.directory.iterdir()):
             self.directory.rmdir()
-        elif self.directory.is_dir():
-            for path in self.directory.iterdir():
-                if path.name not in digests:
-                    path.unlink()
 
     def read(self, replay: ReplayBuffer, added: int) -> None:
         """Fill a new replay memory with the `added` transitions of a run. Raises RunError."""

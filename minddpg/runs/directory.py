@@ -34,6 +34,8 @@ from ..config import Config
 from ..replay import Batch, ReplayBuffer, replay_nbytes, take
 from .checkpoint import KIND, LATER, ReplayFiles, Tree, read_checkpoint, write_checkpoint
 from .files import (
+    BROKEN,
+    VERSION,
     Array,
     Lock,
     RunError,
@@ -41,6 +43,7 @@ from .files import (
     array_file,
     damaged,
     open_arrays,
+    read_regular,
     remove_temporary,
     sync_directory,
     write_whole,
@@ -49,6 +52,7 @@ from .tables import TABLES, Row, Tables, load_table
 
 KEPT_TRANSITIONS = 1024
 VECTORS = ("sync", "async")  # ways to step several environments
+MOST_DIM = 10**9  # numbers of an observation or action: enough for all, and small enough for every computation
 MAX_JSON = 1 << 20  # bytes; a config.json has about 2,000
 FILES = ("config.json", "agent.npz", "best.npz", "transitions.npz", "checkpoint.npz", "lock", "error.txt",
          *(f"{table}.csv" for table in TABLES))  # fmt: skip
@@ -100,48 +104,52 @@ class RunDirectory:
         """
         choices = iter([Path(paths)]) if isinstance(paths, (str, os.PathLike)) else paths
         path = next(choices)
-        made = [p for p in (path, *path.parents) if not p.exists()]
-        temporary = path.parent / f".{path.name[:MOST_NAME]}.{secrets.token_hex(4)}.tmp"
+        # Where the files are: under a temporary name until all are there.
+        place = path.parent / f".{path.name[:MOST_NAME]}.{secrets.token_hex(4)}.tmp"
+        made: list[Path] = []
+        lock: Lock | None = None
         try:
+            made += [p for p in path.parents if not os.path.lexists(p)]
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.mkdir()
-            lock = Lock(temporary / "lock")
-            _write_config(temporary, info)
-            write_checkpoint(temporary, {**tree, "tables": {}, "replay": {}})
-            path = _rename_to_a_free_one(temporary, path, choices)
+            place.mkdir()
+            lock = Lock(place / "lock")
+            _write_config(place, info)
+            write_checkpoint(place, {**tree, "tables": {}, "replay": {}}, info.act_dim, info.config)
+            path = place = _rename_to_a_free_one(place, path, choices)
             lock.moved(path / "lock")
-            sync_directory(path.parent)
+            for parent in {path.parent, *(p.parent for p in made)}:
+                sync_directory(parent)
+            directory = cls(path, info, lock, Tables(path), ReplayFiles(path))
         except BaseException as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            for parent in made[1:]:
+            if lock:
+                lock.release()
+            shutil.rmtree(place, ignore_errors=True)
+            for parent in made:
                 with suppress(OSError):  # what is in use by now stays
                     parent.rmdir()
-            if isinstance(error, OSError):
-                why = error.strerror or error
-                raise RunError(f"cannot make {path}: {why}; choose another directory (--out)") from None
-            raise
-        directory = cls(path, info, lock, Tables(path), ReplayFiles(path))
-        directory._made, directory.is_new = made, True
+            if isinstance(error, RunError) or not isinstance(error, (OSError, ValueError)):
+                raise
+            why = getattr(error, "strerror", None) or error
+            raise RunError(f"cannot make {path}: {why}; choose another directory (--out)") from None
+        directory._made, directory.is_new = [path, *made], True
         return directory
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> tuple[RunDirectory, Tree]:
         """The directory of a run to go on with, as it was at its last checkpoint, and the state it had there."""
         path = Path(path)
-        info = load_info(path)
+        load_info(path)
         try:
             lock = Lock(path / "lock")
         except OSError as error:
             raise RunError(f"cannot write in {path}: {error.strerror or error}") from None
         try:
+            info = load_info(path)  # again: another process may have extended the run until now
             tree = read_checkpoint(path, info.obs_dim, info.act_dim, info.config)
-            with reading_state(path / "checkpoint.npz"):
-                kept = {str(name): str(digest) for name, digest in (tree["replay"] or {}).items()}
-                rows = {table: int(tree["tables"].get(table, 0)) for table in TABLES}
             remove_temporary(path)
-            if (path / "replay").is_dir():
-                remove_temporary(path / "replay")
-            return cls(path, info, lock, Tables(path, rows), ReplayFiles(path, kept)), tree
+            remove_temporary(path / "replay")
+            rows = {table: tree["tables"].get(table, 0) for table in TABLES}
+            return cls(path, info, lock, Tables(path, rows), ReplayFiles(path, tree["replay"])), tree
         except BaseException:
             lock.release()
             raise
@@ -168,7 +176,8 @@ class RunDirectory:
             kept = self._replay.write(replay) if keep_replay else {}
         with self._writing(self.path / "checkpoint.npz"):
             segments = kept if keep_replay or not replay.added else None
-            write_checkpoint(self.path, {**tree, "tables": self.tables.rows, "replay": segments})
+            tree_of_all = {**tree, "tables": self.tables.rows, "replay": segments}
+            write_checkpoint(self.path, tree_of_all, self.info.act_dim, self.info.config)
         with self._writing(self.path / "best.npz"):
             best = tree.get("best")
             if best and best["mean"] != self._best:
@@ -249,7 +258,7 @@ def _rename_to_a_free_one(temporary: Path, path: Path, choices: Iterator[Path]) 
 
 
 def _write_config(directory: Path, info: RunInfo) -> None:
-    record = {**info._asdict(), "config": info.config.to_dict(), "versions": versions()}
+    record = {"version": VERSION, **info._asdict(), "config": info.config.to_dict(), "versions": versions()}
     write_whole(directory / "config.json", json.dumps(record, indent=2).encode() + b"\n")
 
 
@@ -271,7 +280,10 @@ def steps_made(directory: str | os.PathLike[str]) -> int:
     """Environment steps that a run had made at its last checkpoint. Raises RunError."""
     path = Path(directory) / "checkpoint.npz"
     with open_arrays(path, KIND, 1 << 62, LATER) as file:
-        return int(file.meta["state"]["run"]["steps"])
+        steps = file.meta["state"]["run"]["steps"]
+        if type(steps) is not int or steps < 0:
+            raise ValueError(f"it says that {steps!r} steps have been made")
+        return steps
 
 
 def other_versions(directory: str | os.PathLike[str]) -> list[str]:
@@ -285,16 +297,20 @@ def other_versions(directory: str | os.PathLike[str]) -> list[str]:
 def _load_record(directory: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(directory) / "config.json"
     try:
-        if path.stat().st_size > MAX_JSON:
-            raise ValueError("it is too large")
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_regular(path, MAX_JSON))
+        if type(record.get("version", VERSION)) is not int or record.get("version", VERSION) > VERSION:
+            raise ValueError("it is of a later version of minddpg; update minddpg")
         env, seed, obs_dim, act_dim = (record[name] for name in ("env", "seed", "obs_dim", "act_dim"))
         whole = all(type(number) is int for number in (seed, obs_dim, act_dim))
-        if not isinstance(env, str) or not whole or seed < 0 or min(obs_dim, act_dim) < 1:
+        if not isinstance(env, str) or not whole or seed < 0 or not all(0 < n <= MOST_DIM for n in (obs_dim, act_dim)):
             raise ValueError("env, seed, obs_dim or act_dim is not what minddpg writes")
         record["config"] = Config.from_dict(record["config"])
         if not isinstance(record.get("env_kwargs", {}), dict) or record.get("vectorization", "sync") not in VECTORS:
             raise ValueError("env_kwargs or vectorization is not what minddpg writes")
+        if type(record.get("from_callable", False)) is not bool:
+            raise ValueError("from_callable is not what minddpg writes")
+        if not isinstance(record.get("parameters_from"), str | None):
+            raise ValueError("parameters_from is not what minddpg writes")
         for name in ("action_low", "action_high"):
             bounds = record.get(name)
             if bounds is not None and not (len(bounds) == act_dim and all(math.isfinite(bound) for bound in bounds)):
@@ -302,8 +318,8 @@ def _load_record(directory: str | os.PathLike[str]) -> dict[str, Any]:
     except FileNotFoundError:
         raise RunError(f"{directory} is not a run directory (no config.json); make one with 'minddpg train'") from None
     except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from None
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from None
+    except BROKEN as error:
         raise damaged(path, error) from None
     return dict(record)
 
@@ -362,11 +378,14 @@ def reward_range(directory: str | os.PathLike[str]) -> tuple[float, float]:
 
 
 @contextmanager
-def reading_state(path: Path) -> Iterator[None]:
-    """What goes wrong in the block with numbers from this file is a RunError: it is damaged."""
+def reading_state(path: Path, *passing: type[Exception]) -> Iterator[None]:
+    """What goes wrong in the block with numbers from this file is a RunError: it is damaged.
+
+    passing: what is not the file's fault.
+    """
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, IndexError) as error:
-        if isinstance(error, RunError):
+    except BROKEN as error:
+        if isinstance(error, (RunError, *passing)):
             raise
         raise damaged(path, error) from None

@@ -7,14 +7,17 @@ same bytes.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import math
 import os
+import re
 import secrets
 import stat
 import struct
+import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,10 +29,14 @@ import numpy.typing as npt
 
 VERSION = 1  # of the array files; one with a higher version is of a later minddpg
 META = "meta.json"
-MOST_META = 16 << 20  # bytes of a meta.json; a run of a million steps has some 20,000
+MOST_META = (
+    4 << 20
+)  # bytes of a meta.json, which takes 30 times that when read; a run of a million steps has some 20,000
+MOST_NAMES = 4 << 20  # bytes of an archive's list of members, for the same reason
 MEMBER = 512  # bytes that an array may take in its file besides its numbers: names, headers
 SEAL = b"sha256:"  # in front of the digest, in the archive's comment
 DIGEST = 64  # hexadecimal digits
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)  # names of what is being written
 
 Array = npt.NDArray[Any]
 
@@ -106,16 +113,20 @@ def sync_directory(path: Path) -> None:
 
 def remove_temporary(directory: Path) -> None:
     """Remove what writers that were killed have left behind."""
-    for path in directory.glob(".*.tmp"):
-        with suppress(OSError):
-            path.unlink()
+    with suppress(OSError):
+        for path in directory.iterdir():
+            if TEMPORARY.fullmatch(path.name):
+                with suppress(OSError):
+                    path.unlink()
 
 
 def array_file(kind: str, arrays: Mapping[str, Array], meta: Mapping[str, Any] | None = None) -> bytes:
-    """The content of an array file. meta: what JSON can hold."""
+    """The content of an array file. meta: what JSON can hold. Raises RunError where reading it would be refused."""
     content = io.BytesIO()
+    text = json.dumps({"kind": kind, "version": VERSION, **(meta or {})}, separators=(",", ":"))
+    if len(text) > MOST_META or sum(len(name) + 64 for name in arrays) > MOST_NAMES:
+        raise RunError(f"the state is too large for a {kind} file: {len(text):,} bytes of text, {len(arrays):,} arrays")
     with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
-        text = json.dumps({"kind": kind, "version": VERSION, **(meta or {})}, separators=(",", ":"))
         archive.writestr(zipfile.ZipInfo(META), text)
         for name, array in arrays.items():
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=array.nbytes > 1 << 30) as member:
@@ -138,12 +149,11 @@ class ArrayFile:
     """
 
     def __init__(self, file: IO[bytes], kind: str, most: int):
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is no file")
-        if status.st_size > most:
-            raise ValueError(f"it is larger than expected, {status.st_size:,} bytes")
-        self.digest = _check_seal(file, status.st_size)
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise ValueError(f"it is larger than expected, {size:,} bytes")
+        self.digest = _check_seal(file, size)
+        _check_end(file, size)
         self._archive = zipfile.ZipFile(file)
         members = self._archive.infolist()
         self._members = {member.filename: member for member in members}
@@ -152,6 +162,8 @@ class ArrayFile:
         for member in members:
             if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
                 raise ValueError("it is compressed")
+        if sum(member.file_size for member in members) > size:
+            raise ValueError("its members are larger than it is itself")
         if self._members[META].file_size > MOST_META:
             raise ValueError(f"its {META} is too large")
         self.meta: dict[str, Any] = json.loads(self._archive.read(META))
@@ -172,11 +184,13 @@ class ArrayFile:
                 array = arrays[name] = np.empty(shape.shape, shape.dtype)
                 view = memoryview(array.reshape(-1).view(np.uint8) if array.size else bytearray())  # type: ignore[arg-type]
                 while view:
-                    if not (count := member.readinto(view)):  # type: ignore[attr-defined]
+                    if not (count := member.readinto(view[: 1 << 20])):  # type: ignore[attr-defined]
                         raise EOFError(f"{name} is cut off")
                     view = view[count:]
                 if member.read(1):  # which also makes zipfile look at the checksum
                     raise ValueError(f"{name} has more bytes than its shape")
+            if array.dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
+                raise ValueError(f"{name} must hold 0 and 1 only")
             if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ValueError(f"{name} must hold finite numbers only")
         return arrays
@@ -220,13 +234,43 @@ def _check_seal(file: IO[bytes], size: int) -> str:
     return digest.hexdigest()
 
 
+def _check_end(file: IO[bytes], size: int) -> None:
+    """Before zipfile makes objects of all that an archive lists: that the list is no longer than one of ours."""
+    record = struct.Struct("<4s4H2LH")
+    at = size - len(SEAL) - DIGEST - record.size
+    file.seek(max(0, at - 20 - 56))  # in front of it, the two records of an archive of more than 4 GB
+    before, end = file.read(at - file.tell()) if at > 0 else b"", file.read(record.size)
+    file.seek(0)
+    signature, *_, listed, _, comment = record.unpack(end)
+    if before[-20:-16] == b"PK\6\7":
+        listed = struct.unpack("<Q", before[40:48])[0]
+    if signature != b"PK\5\6" or comment != len(SEAL) + DIGEST or listed > MOST_NAMES:
+        raise ValueError("its end is not what minddpg writes")
+
+
+def open_regular(path: Path) -> int:
+    """A descriptor of a file to read. What stands at the path may be anything; all but a file is an OSError at once."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+    file = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "it is no file")
+    return file
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """All of a file of `most` bytes or fewer. Raises OSError, and ValueError where it is larger."""
+    with open(open_regular(path), "rb") as file:
+        if len(content := file.read(most + 1)) > most:
+            raise ValueError("it is too large")
+    return content
+
+
 @contextmanager
 def open_arrays(path: Path, kind: str, most: int, why_missing: str) -> Iterator[ArrayFile]:
     """Open an array file; whatever goes wrong in the block is a RunError of one line that names the file."""
     try:
-        # Not blocking, and no terminal: what stands at this path may be anything.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
-        with open(os.open(path, flags), "rb") as file:
+        with open(open_regular(path), "rb") as file:
             yield ArrayFile(file, kind, most)
     except RunError:
         raise
@@ -252,35 +296,49 @@ def first_line(error: BaseException) -> str:
 
 # --- one process at a time --------------------------------------------------------------------------------------------
 
-_locked: set[str] = set()  # by this process: the system's locks are the process's, not the file's
+_locked: set[tuple[int, str]] = set()  # by which process: the system's locks are the process's, not the file's
+_locking = threading.Lock()
 
 
 class Lock:
-    """An exclusive lock on a file, which a process that has died does not hold. Raises RunError where it is taken."""
+    """An exclusive lock on a file, which a process that has died does not hold.
+
+    Raises RunError where it is taken, by this process too, and OSError.
+    """
 
     def __init__(self, path: Path):
-        self._key = os.path.realpath(path)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
-        try:
+        self._key = (os.getpid(), os.path.realpath(path))
+        with _locking:
+            # First of all: to close a file that this process has locked would unlock it.
             if self._key in _locked:
-                raise BlockingIOError
-            _take(self._file)
-        except OSError:
-            os.close(self._file)
-            raise RunError(f"{path.parent} is in use by another run; wait for it, or end it first") from None
-        _locked.add(self._key)
+                raise _in_use(path)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+            try:
+                _take(self._file)
+            except OSError as error:
+                os.close(self._file)
+                if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                    raise _in_use(path) from None
+                raise
+            _locked.add(self._key)
 
     def moved(self, path: Path) -> None:
         """The locked file is now at `path`."""
-        _locked.discard(self._key)
-        self._key = os.path.realpath(path)
-        _locked.add(self._key)
+        with _locking:
+            _locked.discard(self._key)
+            self._key = (self._key[0], os.path.realpath(path))
+            _locked.add(self._key)
 
     def release(self) -> None:
         """Let others have it. Twice is no error."""
-        if self._key in _locked:
-            _locked.discard(self._key)
-            os.close(self._file)
+        with _locking:
+            if self._key in _locked:
+                _locked.discard(self._key)
+                os.close(self._file)
+
+
+def _in_use(path: Path) -> RunError:
+    return RunError(f"{path.parent} is in use by another run; wait for it, or end it first")
 
 
 def _take(file: int) -> None:

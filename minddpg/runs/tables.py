@@ -11,14 +11,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from .files import RunError, damaged, write_all
+from .files import RunError, damaged, read_regular, write_all
 
 TABLES = ("progress", "eval", "evaluations", "gradients")
+MOST_TABLE = 1 << 32  # bytes
 WALL_CLOCK = ("seconds",)  # columns in which two runs of one seed may differ
 
 Row = Mapping[str, float]
@@ -43,17 +45,19 @@ class Tables:
             if not kept:
                 path.unlink(missing_ok=True)
                 return
-            content, end = path.read_bytes(), 0
+            content, end = read_regular(path, MOST_TABLE), 0
             for _ in range(kept + 1):  # and the line of names
                 end = content.find(b"\n", end) + 1
                 if not end:
                     raise damaged(path, ValueError(f"it has not the {kept:,} rows of the checkpoint"))
             os.truncate(path, end)
+        except FileNotFoundError:
+            raise damaged(path, ValueError(f"it has not the {kept:,} rows of the checkpoint")) from None
         except OSError as error:
             raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
     def append(self, table: str, row: Row) -> None:
-        """Add a line, in one piece; the first one writes the line of names too. A NaN is an empty cell."""
+        """Add a line, whole or not at all; the first one writes the line of names too. A NaN is an empty cell."""
         line = ",".join("" if value != value else repr(value) for value in row.values()) + "\n"
         path = self._path(table)
         try:
@@ -62,10 +66,19 @@ class Tables:
                 self._files[table] = os.open(path, flags, 0o666)
             if not self.rows[table]:
                 line = ",".join(row) + "\n" + line
-            write_all(self._files[table], line.encode())
+            self._write(self._files[table], line.encode())
         except OSError as error:
             raise RunError(f"cannot write {path}: {error.strerror or error}") from None
         self.rows[table] += 1
+
+    def _write(self, file: int, line: bytes) -> None:
+        end = os.lseek(file, 0, os.SEEK_END)
+        try:
+            write_all(file, line)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(file, end)
+            raise
 
     def sync(self) -> None:
         """Bring all rows to the disk. Raises OSError."""
@@ -90,7 +103,7 @@ class Table(dict[str, npt.NDArray[np.float64]]):
 
     def as_rows(self) -> list[dict[str, float]]:
         """The same row by row; columns of whole numbers give ints."""
-        whole = {name for name, column in self.items() if np.array_equal(column, np.round(column))}
+        whole = {n for n, column in self.items() if np.all((column == np.round(column)) & (abs(column) < 1 << 53))}
         columns = [(self[n].astype(np.int64) if n in whole else self[n]).tolist() for n in self]
         return [dict(zip(self, cells, strict=True)) for cells in zip(*columns, strict=True)]
 
@@ -102,7 +115,7 @@ def load_table(directory: str | os.PathLike[str], table: str) -> Table:
     """
     path = Path(directory) / f"{table}.csv"
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_regular(path, MOST_TABLE).decode().split("\n")
         if lines == [""]:
             return Table(path, {})
         names = lines[0].split(",")
