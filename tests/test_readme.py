@@ -108,6 +108,15 @@ def test_the_front_page_has_the_chapters_numbers(heading):
     assert here <= there, here - there
 
 
+def test_the_tables_of_the_front_page_are_the_chapters():
+    of_updates = table(section(MEASURED, "## Speed"))
+    columns = [of_updates[0].index(name) for name in table(section(FRONT, "## Speed"))[0]]
+    assert table(section(FRONT, "## Speed")) == [[row[column] for column in columns] for row in of_updates]
+    seeds, *rows = table(section(MEASURED, "## Results"))
+    (pendulum,) = [row for row in table(section(FRONT, "## Results")) if row[0] == "Pendulum-v1"]
+    assert [numbers(pendulum[3])[0], numbers(pendulum[3])[-1]] == [float(row[seeds.index("IQM")]) for row in rows]
+
+
 # --- every page -------------------------------------------------------------------------------------------------------
 
 
