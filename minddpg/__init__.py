@@ -2,22 +2,37 @@
 
 Reading order, the way data flows:
 
-    config.py       the hyperparameters
-    replay.py       a transition becomes part of a batch
-    layers.py       linear, ReLU, tanh, squared error: forward beside backward, with the derivation
-    networks.py     actor and critic on one flat parameter vector
-    optim.py        Adam, Polyak averaging
-    ddpg.py         the algorithm on one screen; `actor_gradient` answers "how does the actor get its gradient?"
-    noise.py        exploration
-    training.py     training and evaluation; the only file that knows Gymnasium
-    profile.py      where the time of a run goes
-    checkpoint.py   the files of a run directory
-    gradcheck/      finite differences against hand-written gradients, minddpg's and other people's
-    gradflow/       one update from inside: the trace of a gradient, what is wrong with it, pictures
-    cli.py          `minddpg train`, `minddpg eval`, ...
+    config.py               the hyperparameters, a documented line each, and the presets
+    seeds.py                one seed, one random stream per purpose
+    replay.py               a transition becomes part of a batch
+    layers.py               linear, ReLU, tanh, squared error: forward beside backward, with the derivation
+    networks.py             actor and critic on one flat parameter vector; backward in three functions
+    optim.py                Adam, Polyak averaging
+    ddpg.py                 the algorithm on one screen; `actor_gradient` answers "how does the actor get its gradient?"
+    agent.py                DDPG, the object that people hold: act, update, state_dict
+    noise.py                exploration
+    environment.py          the boundary to Gymnasium: flat observations, actions in [-1, 1]
+    environment_making.py   behind it: ids and callables
+    environment_values.py   behind it: what foreign code gives back, checked and scaled
+    environment_state.py    behind it: a state read and put back
+    environment_vector.py   behind it: vector environments
+    evaluation.py           episodes without noise: returns, and Q against the returns that follow
+    training.py             a run, one step of it, its state; `train` and `resume`, which drive one
+    progress.py             what training shows while it goes on
+    profile.py              where the time of a run goes
+    memory.py               how much memory there is, asked before it is taken
+    runs/                   the files of a run: whole or not there, checkpoints, tables, the lock
+    gradcheck/              finite differences against hand-written gradients, minddpg's and other people's
+    gradflow/               one update from inside: the trace of a gradient, what is wrong with it, pictures
+    export.py               a policy for programs that have no minddpg: NumPy, ONNX
+    video.py                an episode as a video
+    tensorboard.py          a run's tables as TensorBoard shows them
+    extras.py               optional packages, imported late
+    cli/                    `minddpg train`, `minddpg eval`, ...: a file per command
+    fast/                   what makes it fast: compilation and its cache, products of matrices
 
-jit.py, parts.py and matmul.py hold what makes it fast. Of them you need one thing to read the rest: `for i in each(v):`
-visits every element of v when compiled; as plain NumPy, i is one slice that covers them all.
+minddpg/README.md says more. Of fast/ you need one thing to read the rest: `for i in each(v):` visits every element of v
+when compiled; as plain NumPy, i is one slice that covers them all.
 """
 
 from importlib import import_module

@@ -11,8 +11,10 @@ SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
 EXTRAS = {name: text.split() for name, text in SETUP["options.extras_require"].items()}
 
-# What is not imported: commands, as .ci/run gives them, and what an environment that is named here imports.
-TOOLS = {"pytest-cov": "--cov", "ruff": "ruff check", "mypy": "bin/mypy"}
+# What is not imported: commands, as .ci/run gives them or takes them from README.md, and what an environment that is
+# named here imports.
+TOOLS = {"pytest-cov": "--cov", "pytest-xdist": "-n auto", "ruff": "ruff check", "mypy": "bin/mypy"}
+COMMANDS = "".join((ROOT / path).read_text(encoding="utf-8") for path in (".ci/run", "README.md"))
 ENVIRONMENTS = {"mujoco": "HalfCheetah-v5", "box2d": "LunarLanderContinuous-v3", "classic-control": "Pendulum-v1"}
 
 
@@ -23,7 +25,7 @@ def sources(*folders):
 def is_used(requirement):
     name, inner = re.match(r"([\w-]+)(?:\[(.*)\])?", requirement).groups()
     if name in TOOLS:
-        return TOOLS[name] in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+        return TOOLS[name] in COMMANDS
     if (of := inner if name == "gymnasium" else name) in ENVIRONMENTS:
         return ENVIRONMENTS[of] in sources("minddpg", "scripts")
     imported = rf"^\s*(?:import|from) {name}\b|(?:importorskip|need)\(\s*\"{name}\b"
