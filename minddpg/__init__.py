@@ -11,11 +11,7 @@ Reading order, the way data flows:
     ddpg.py                 the algorithm on one screen; `actor_gradient` answers "how does the actor get its gradient?"
     agent.py                DDPG, the object that people hold: act, update, state_dict
     noise.py                exploration
-    environment.py          the boundary to Gymnasium: flat observations, actions in [-1, 1]
-    environment_making.py   behind it: ids and callables
-    environment_values.py   behind it: what foreign code gives back, checked and scaled
-    environment_state.py    behind it: a state read and put back
-    environment_vector.py   behind it: vector environments
+    environment/            the boundary to Gymnasium: flat observations, actions in [-1, 1]
     evaluation.py           episodes without noise: returns, and Q against the returns that follow
     training.py             a run, one step of it, its state; `train` and `resume`, which drive one
     progress.py             what training shows while it goes on

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .config import Config
-from .ddpg import Learner, Losses, Rates, policy
-from .ddpg import update as ddpg_update
+from .ddpg import Learner, Losses, Rates, policy, update
 from .fast.jit import FloatArray, call, mark_warm
 from .networks import (
     FAN_IN,
@@ -112,11 +111,11 @@ class DDPG:
         return clone
 
     def update_from(
-        self, replay: ReplayBuffer, rng: np.random.Generator, update: Callable[..., Losses] | None = None
+        self, replay: ReplayBuffer, rng: np.random.Generator, opened: Callable[..., Losses] | None = None
     ) -> Losses:
         """One full update from a batch drawn from the replay, in one compiled call.
 
-        update: `ddpg.update` as a profile calls it, part by part; None: compiled whole.
+        opened: `ddpg.update` as a profile calls it, part by part; None: compiled whole.
         """
         stored = replay.transitions
         fits = (stored.obs.shape[1], stored.act.shape[1]) == (self.obs_dim, self.act_dim)
@@ -126,12 +125,12 @@ class DDPG:
                 f"but the agent needs {self.config.dtype} obs (N, {self.obs_dim}), act (N, {self.act_dim})"
             )
         indices = replay.draw(self.config.batch_size, rng)
-        if update is not None:
-            return Losses(*map(float, update(self.learner, stored, indices, self.rates)))
+        if opened is not None:
+            return Losses(*map(float, opened(self.learner, stored, indices, self.rates)))
         return self._update(stored, indices)
 
     def _update(self, transitions: Batch, indices: npt.NDArray[np.int64]) -> Losses:
-        losses = call(ddpg_update, self.config.dtype, self.learner, transitions, indices, self.rates)
+        losses = call(update, self.config.dtype, self.learner, transitions, indices, self.rates)
         return Losses(*map(float, losses))
 
     def not_finite(self) -> list[str]:

@@ -476,7 +476,8 @@ class Session:
             if tensorboard and self.directory:
                 from .tensorboard import TensorBoard
 
-                self.board = TensorBoard(self.directory.path / "tensorboard", run_steps)
+                again = run_steps + 1 if run_steps else 0  # the first step that is made again
+                self.board = TensorBoard(self.directory.path / "tensorboard", again)
             if profile:
                 run.profile(profile)
                 profile.start()

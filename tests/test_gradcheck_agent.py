@@ -67,7 +67,7 @@ def test_a_trained_and_saturated_agent_passes(rng):
     agent, batch = DDPG(3, 1, Config(hidden_sizes=(8, 8), dtype="float64", final_init=0.5)), make_batch(rng, 12, 3, 1)
     for _ in range(20):
         agent.update(batch)
-    for name, view in agent._views().items():
+    for name, view in agent.views().items():
         if name.startswith(("actor.2", "critic.2")):
             view *= 30
     act = agent.act(batch.obs)
@@ -85,7 +85,7 @@ def test_a_trained_and_saturated_agent_passes(rng):
 def test_where_every_action_is_saturated_nothing_is_claimed(rng):
     """1 - |a| = 1e-13: no difference of Q tells a sign there. The actor is unresolved, and no check calls it wrong."""
     agent, batch = DDPG(3, 1, Config(hidden_sizes=(8, 8), dtype="float64")), make_batch(rng, 12, 3, 1)
-    agent._views()["actor.2.bias"][:] = 15
+    agent.views()["actor.2.bias"][:] = 15
     report = check_agent(agent, batch)
     assert not any(tensor.wrong for tensor in report.tensors)
     assert all(check.ok for check in report.checks), report
@@ -95,7 +95,7 @@ def test_where_every_action_is_saturated_nothing_is_claimed(rng):
 
 def test_dead_layers_are_explained_not_called_wrong(rng):
     agent = DDPG(3, 2, Config(**ONE))
-    agent._views()["critic.1.bias"][:] = -100
+    agent.views()["critic.1.bias"][:] = -100
     report = check_agent(agent, make_batch(rng, 8, 3, 2))
     assert report.ok, report
     by_name = {tensor.name: tensor for tensor in report.tensors}
@@ -107,7 +107,7 @@ def test_dead_layers_are_explained_not_called_wrong(rng):
 def test_what_is_closed_off_must_be_zero(rng, monkeypatch):
     """A gradient that leaks through a dead layer is wrong, not explained."""
     agent, batch = DDPG(3, 2, Config(**ONE)), make_batch(rng, 8, 3, 2)
-    agent._views()["critic.1.bias"][:] = -100
+    agent.views()["critic.1.bias"][:] = -100
     bug = planted.Bug("leaks", "", "ddpg", planted.DTHETA, planted.DTHETA.replace("dtheta,", "dtheta + 1e-9,"))
     with planted.copy_of_minddpg(bug) as source:
         copy = source.agent.DDPG(3, 2, Config(**ONE))

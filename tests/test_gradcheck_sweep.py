@@ -88,7 +88,7 @@ def test_steps_across_a_kink_are_marked(rng, network, layer):
     """A pre-activation is put at 1e-9 above zero: the parameters that move it are marked."""
     agent, batch = agent_of((5, 4), 0), make_batch(rng, 4, 3, 2)
     moved = getattr(agent, network)
-    views = {name: v for name, v in agent._views().items() if name.startswith(f"{network}.")}
+    views = {name: v for name, v in agent.views().items() if name.startswith(f"{network}.")}
     views[f"{network}.{layer}.bias"][:] += 0.5  # alive
     act = np.empty((4, 0)) if network == "actor" else batch.act
     z = sweep.pre_activations(moved, act, sweep.forward(moved, batch.obs, act))

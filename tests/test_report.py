@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from conftest import JIT, clean_environment, make_batch, new_run, save_run
 
-from minddpg import DDPG, Config, RunError, gradflow
+from minddpg import DDPG, Config, RunError, gradflow, load
 from minddpg.gradflow.monitor import Monitor
 from minddpg.replay import ReplayBuffer
 from minddpg.runs.directory import load_transitions
+from minddpg.runs.files import array_file
 from minddpg.runs.tables import load_table
 
 pytest.importorskip("matplotlib")
@@ -178,10 +179,9 @@ def test_without_looks_there_is_no_slider_but_a_reason(tmp_path):
 
 def test_diagnoses_have_cause_and_remedy(tmp_path, no_pictures):
     directory = make_run(tmp_path / "run")
-    with np.load(directory / "agent.npz") as file:
-        state = dict(file)
+    state = load(directory).state_dict()
     state["actor.2.bias"][:] = 50
-    np.savez(directory / "agent.npz", **state)
+    (directory / "agent.npz").write_bytes(array_file("agent", state))
     write_report(directory, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<strong>saturated</strong>: the actor is saturated: 100% of its actions" in text
