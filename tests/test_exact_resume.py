@@ -130,7 +130,7 @@ def test_a_run_in_pieces_is_the_whole_run(tmp_path, changes):
 
 @pytest.mark.slow
 def test_20_pieces_of_20000_steps(tmp_path):
-    in_pieces(tmp_path, Config.preset("Pendulum-v1"), 20)
+    in_pieces(tmp_path, Config.preset("Pendulum-v1").replace(learning_starts=900), 20)
 
 
 def test_whoever_watches_changes_nothing(tmp_path, often):
