@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +39,7 @@ STEPS = 10.0 ** -np.arange(1, 8.1, 0.5)  # of the second look; below them by dec
 FAR_STEPS = 10.0 ** np.arange(0, 4)  # where an invariance still shows nothing
 RESOLVED = 1e-3  # an error of the quotient above this share of its value leaves fewer than three digits to compare
 RESOLVED_BLUR = 0.1  # the same for the error that a gradient of float32 brings along
+HARDLY = 1e-10  # of a tensor's largest gradient: differences that leave no more room than this say zero
 CURVED = 2.5  # a remainder that shrinks faster than this is curvature, not a wrong gradient
 STABLE = 0.02  # relative change up to which quotients of different steps agree
 NEARBY = 1e-4  # relative distance of the points whose slopes are asked about a kink
@@ -55,6 +56,8 @@ class Precision(NamedTuple):
 
 
 FLOAT64 = Precision(np.float64, EPS, STEP, RESOLVED)
+# Where the C compiler has more digits than float64 (on x86), NumPy computes with them if asked.
+WIDE = Precision(np.longdouble, float(np.finfo(np.longdouble).eps), STEP, RESOLVED)
 FLOAT32 = Precision(np.float32, float(np.finfo(np.float32).eps), float(np.finfo(np.float32).eps) ** (1 / 3), 0.05)
 
 
@@ -74,6 +77,7 @@ class Probe:
         """tick: called before each evaluation. fixed: inputs that stay what they are, as constants do."""
         self.function, self.inputs, self.upstream, self.pattern = function, inputs, upstream, pattern
         self.precision, self.tick, self.fixed, self.evaluations = precision, tick, fixed, 0
+        self._wide: Probe | bool | None = False
         self.centre = self._value()
         if self.centre.shape != upstream.shape:
             raise ValueError(
@@ -96,6 +100,17 @@ class Probe:
 
     def _rounding(self, value: FloatArray) -> float:
         return 4 * self.precision.eps * float(np.sum(np.abs(self.upstream * value)))
+
+    def widened(self) -> Probe | None:
+        """The same in extended precision; None where the machine has none, or the function computes in float64."""
+        if self._wide is False:
+            self._wide = None
+            if self.precision is FLOAT64 and WIDE.eps < EPS / 100:
+                inputs = {n: x.astype(np.longdouble) if x.dtype == np.float64 else x for n, x in self.inputs.items()}
+                with suppress(Exception):
+                    wide = Probe(self.function, inputs, self.upstream, None, WIDE, self.tick, self.fixed)
+                    self._wide = wide if wide.centre.dtype == np.longdouble else None
+        return self._wide or None
 
     def scale(self, name: str, where: Where) -> float:
         """What a relative step is relative to: max(1, |x|), |x| being an RMS for a direction."""
@@ -137,7 +152,7 @@ class Probe:
             kept: Any = x[where]
             try:
                 x[where] = kept + t
-                taken = float(x[where]) - float(kept)  # x + t is rounded
+                taken = float(x[where] - kept)  # x + t is rounded
                 value, crossed = self._look()
             finally:
                 x[where] = kept
@@ -173,7 +188,7 @@ def output_array(value: Any) -> FloatArray:
     array = np.asarray(value)
     if array.dtype.kind not in "fiu":
         raise ValueError(f"the function returns {array.dtype}, but must return real numbers")
-    return np.array(array, np.float64)
+    return np.array(array, np.longdouble if array.dtype == np.longdouble else np.float64)
 
 
 def _not_an_output(value: Any) -> str:
@@ -335,11 +350,14 @@ def second_look(
     blur: float = 0.0,
     known: float = math.nan,
     patient: bool = True,
+    largest: float = 0.0,
+    own: Callable[[], float] = lambda: 0.0,
 ) -> SecondLook | None:
     """Settle one line that seems wrong, or stands at a kink, or is not resolved.
 
-    blur: rounding error of `analytic` itself. known: the quotient of the first look. patient: whether to take all the
-    steps where two of them do not tell; if not, that is None.
+    blur: rounding error of `analytic`, where that is of float32. known: the quotient of the first look. patient:
+    whether to take all the steps where two of them do not tell; if not, that is None. largest: the tensor's largest
+    gradient, beside which a rounding of it is zero. own: asked for the rounding of `analytic` where little else is left.
     """
     first, scale = probe.precision.step, probe.scale(name, where)
     quick = take_steps(probe, name, where, np.array([10 * first * scale, first * scale / 30]))
@@ -360,7 +378,22 @@ def second_look(
             steps = take_steps(probe, name, where, np.concatenate([STEPS * scale, below[below >= smallest]]))
     if len(steps.h) == 0:
         return SecondLook("unresolved", math.nan, math.inf, math.nan)
-    return _judge(probe, name, where, steps, analytic, rtol, atol, blur, crossed)
+    judged = _judge(probe, name, where, steps, analytic, rtol, atol, blur, crossed)
+    if judged.word in ("unresolved", "noisy") and abs(judged.numeric) <= judged.error <= HARDLY * largest:
+        if abs(analytic) <= max(16 * EPS * largest, own()):
+            return judged._replace(word="flat", numeric=0.0)
+    wide = probe.widened() if judged.word in ("unresolved", "noisy") else None
+    if wide is None:
+        return judged
+    steps = take_steps(wide, name, where, STEPS * scale)
+    if len(steps.h) > 1:
+        numeric, error, _ = estimate(steps.h, steps.odd, steps.rounding)
+        size = max(abs(analytic), abs(numeric))
+        known_to = own()
+        near = abs(analytic - numeric) <= rtol * size + error + max(blur, known_to)
+        if near and (is_resolved(error, blur, size) or error <= known_to):
+            return SecondLook("right", numeric, error + known_to, math.nan)
+    return judged  # the gradient is of float64, and may be rounding itself: not to be called wrong by more digits
 
 
 @contextmanager

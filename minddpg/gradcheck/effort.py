@@ -10,8 +10,8 @@ Tell = Callable[[str], None]
 
 FULL_BUDGET = 20_000  # evaluations up to which mode "auto" looks at every element
 AGAIN = 2  # looking again may take as many times the evaluations of the first looks
-AGAIN_SECONDS = 0.5  # or this long, where that is more
-AGAIN_EVALUATIONS = 5000  # but not more than these
+AGAIN_SECONDS = 1.0  # or this long, where that is more
+AGAIN_EVALUATIONS = 20_000  # but not more than these
 SILENT, INTERVAL = 2.0, 0.5  # seconds until the first progress, and between
 
 

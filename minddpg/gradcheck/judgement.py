@@ -84,10 +84,15 @@ class Judgement:
         blur: float = 0.0,
         is_batch_size: Callable[[int], bool] = lambda n: False,
         effort: Effort | None = None,
+        own: Callable[[], float] = lambda: 0.0,
     ):
-        """look: first looks at lines. blur: rounding error of the gradient itself. is_batch_size: for hints."""
+        """look: first looks at lines. blur: rounding error of the gradient itself. is_batch_size: for hints.
+
+        own: tells what rounding does to a gradient that was computed in float64.
+        """
         self.probe, self.name, self.gradient, self.lines = probe, name, gradient, lines
         self.tolerances, self.is_batch_size = (rtol, atol, blur), is_batch_size
+        self.own = own
         self.effort = effort or Effort(2 * lines.total)
         self.place: str | None = None
         self.analytic, self.numeric, self.error, self.slope, self.state = self._judge(lines, look)
@@ -142,6 +147,8 @@ class Judgement:
             *self.tolerances,
             known=float(self.numeric[i]),
             patient=patient,
+            largest=float(np.abs(self.gradient).max()),
+            own=self.own,
         )
         self.effort.again += self.probe.evaluations - before
         if again is None:

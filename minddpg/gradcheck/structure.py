@@ -98,7 +98,8 @@ class Structure:
         if self.wide:
             checks.append(self._keeps_float64())
         if self.upstream is not None:
-            other = np.asarray(rng.standard_normal(self.upstream.shape), self.upstream.dtype)
+            size = float(np.sqrt(np.mean(np.square(self.upstream)))) if self.upstream.size else 1.0
+            other = np.asarray((size or 1.0) * rng.standard_normal(self.upstream.shape), self.upstream.dtype)
             checks.append(_zero(self.run(self.inputs, np.zeros_like(self.upstream))))
             combined = self.run(self.inputs, 2 * self.upstream - 3 * other)
             checks.append(linear(combined, self.analytic, self.run(self.inputs, other), self.differ))
