@@ -33,7 +33,7 @@ from .differences import (
     reaches,
     second_look,
 )
-from .effort import Effort, Tell
+from .effort import FULL_BUDGET, Effort, Tell
 from .judgement import DIRECTIONS, SAMPLES, Judgement, Mode, choose_lines, lines_of, plan
 from .report import Check, Report
 from .structure import (
@@ -87,7 +87,8 @@ def check_gradient(
     and columns, the largest among them, and two directions. "directions" checks the slope along `directions` random
     directions of each tensor: two evaluations each however large the tensor is, but an element that is small beside the
     others may be wrong unseen. What a direction finds is located by bisection. "auto" checks every element as long as
-    that takes 20,000 evaluations, and a sample and directions of the tensors beyond.
+    that takes 20,000 evaluations (fewer where these are of more than 10,000 numbers), and a sample and directions of the
+    tensors beyond.
     rtol: relative error allowed, per element; default 1e-6, or 1e-3 for dtype "float32". atol: absolute error allowed;
     leave it at 0 unless you know the scale.
     seed: of the sample and the directions.
@@ -139,7 +140,8 @@ def check_gradient(
     forgotten = [name for name in forgotten if name not in constants]
     checks.append(_nothing_forgotten(forgotten))
 
-    modes, rng = plan({name: g.size for name, g in checked.items()}, mode), np.random.default_rng(seed)
+    numbers, rng = sum(x.size for x in arrays.values()), np.random.default_rng(seed)
+    modes = plan({name: g.size for name, g in checked.items()}, mode, FULL_BUDGET, numbers)
     looks = {name: lines_of(g, modes[name], samples, directions, rng) for name, g in checked.items()}
     effort = Effort(sum(2 * lines.total for lines in looks.values()), progress)
     effort.pace(seconds)

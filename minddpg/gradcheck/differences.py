@@ -316,6 +316,7 @@ class SecondLook(NamedTuple):
     numeric: float
     error: float
     slope: float
+    step: float = math.nan  # relative, where the estimate was good
 
 
 class Steps(NamedTuple):
@@ -352,14 +353,20 @@ def second_look(
     patient: bool = True,
     largest: float = 0.0,
     own: Callable[[], float] = lambda: 0.0,
+    tried: float = math.nan,
 ) -> SecondLook | None:
     """Settle one line that seems wrong, or stands at a kink, or is not resolved.
 
     blur: rounding error of `analytic`, where that is of float32. known: the quotient of the first look. patient:
     whether to take all the steps where two of them do not tell; if not, that is None. largest: the tensor's largest
     gradient, beside which a rounding of it is zero. own: asked for the rounding of `analytic` where little else is left.
+    tried: a relative step that served a neighbour.
     """
     first, scale = probe.precision.step, probe.scale(name, where)
+    if not math.isnan(tried):
+        found = _at_a_neighbours_step(probe, name, where, tried * scale, analytic, rtol, blur)
+        if found is not None:
+            return found
     quick = take_steps(probe, name, where, np.array([10 * first * scale, first * scale / 30]))
     found = _quick(quick, analytic, rtol, atol, blur, known)
     if len(quick.h) < 2:  # a pattern says that both cross a kink
@@ -426,6 +433,22 @@ def _quick(steps: Steps, analytic: float, rtol: float, atol: float, blur: float,
     return None
 
 
+def _at_a_neighbours_step(
+    probe: Probe, name: str, where: Where, h: float, analytic: float, rtol: float, blur: float
+) -> SecondLook | None:
+    """Right, where two steps of this size say so."""
+    steps = take_steps(probe, name, where, np.array([3 * h, h]))
+    if len(steps.h) < 2:
+        return None
+    quotient = steps.odd / (2 * steps.h)
+    numeric = float(quotient[1])
+    error = float(np.ptp(quotient) + 2 * steps.rounding[1] / steps.h[1])
+    size = max(abs(analytic), abs(numeric))
+    if abs(analytic - numeric) <= rtol * size + error + blur and is_resolved(error, blur, size, probe.precision.resolved):
+        return SecondLook("right", numeric, error + blur, math.nan, h / probe.scale(name, where))
+    return None
+
+
 def _judge(
     probe: Probe,
     name: str,
@@ -468,6 +491,8 @@ def _compare(
 ) -> SecondLook:
     """What all the steps say, of an f that is known to jitter so much."""
     numeric, error, noise = estimate(steps.h, steps.odd, np.maximum(steps.rounding, jitter))
+    agree = np.abs(steps.odd / (2 * steps.h) - numeric) <= error
+    best = float(steps.h[agree].max()) / probe.scale(name, where) if agree.any() else math.nan
     noise = max(noise, jitter)
     noisy = noise > 10 * float(steps.rounding.min())
     slope = _remainder_slope(steps.h, steps.odd - 2 * steps.h * analytic, np.maximum(steps.rounding, noise))
@@ -477,7 +502,7 @@ def _compare(
     if size == 0 or (analytic == 0 and abs(numeric) <= error and slope > CURVED):
         return SecondLook("zero", 0.0, error, slope)
     if near and resolved and not crossed:
-        return SecondLook("right", numeric, error + blur, slope)
+        return SecondLook("right", numeric, error + blur, slope, best)
     sides = kink(steps, noise)
     if sides is not None:
         slack = 1e-3 * abs(sides[1] - sides[0]) + error
@@ -603,6 +628,24 @@ def reaches(slopes: list[float], analytic: float, units: int) -> bool:
     spread = max(8.0, 2 * math.sqrt(units)) * float(np.std(slopes)) + 1e-6 * float(np.abs(slopes).max())
     mean = float(np.mean(slopes))
     return min(slopes) - spread <= analytic <= max(slopes) + spread or abs(analytic - mean) <= spread
+
+
+def spread_out(slopes: list[float]) -> bool:
+    """Whether they are those of different branches."""
+    return len(slopes) > 1 and float(np.ptp(slopes)) > 0.01 * float(np.abs(slopes).max())
+
+
+def stirs(probe: Probe, name: str, where: Where) -> bool:
+    """Whether f depends on this line at all, but by its rounding alone, however far the step."""
+    scale, changes = probe.scale(name, where), []
+    with _no_pattern(probe):
+        for far in (0.1, *FAR_STEPS):
+            for side in (far * scale, -far * scale):
+                change, _, _, rounding = probe.at(name, where, side)
+                if not math.isfinite(change) or abs(change) > (1 + far) * 100 * rounding:
+                    return False
+                changes.append(change)
+    return any(changes)
 
 
 def neighbouring_slopes(probe: Probe, name: str, where: Where) -> list[float]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 Tell = Callable[[str], None]
 
 FULL_BUDGET = 20_000  # evaluations up to which mode "auto" looks at every element
+FULL_NUMBERS = 200_000_000  # the same, as evaluations times numbers that the function is given
 AGAIN = 2  # looking again may take as many times the evaluations of the first looks
 AGAIN_SECONDS = 1.0  # or this long, where that is more
 AGAIN_EVALUATIONS = 20_000  # but not more than these

@@ -11,8 +11,21 @@ import numpy as np
 import numpy.typing as npt
 
 from ..fast.jit import FloatArray
-from .differences import Lines, Measure, Probe, SecondLook, is_resolved, measure, refine, second_look
-from .effort import FULL_BUDGET, Effort
+from .differences import (
+    Lines,
+    Measure,
+    Probe,
+    SecondLook,
+    is_resolved,
+    measure,
+    neighbouring_slopes,
+    reaches,
+    refine,
+    second_look,
+    spread_out,
+    stirs,
+)
+from .effort import FULL_BUDGET, FULL_NUMBERS, Effort
 from .hints import hint
 from .locate import locate
 from .report import TensorReport
@@ -25,7 +38,7 @@ NOISY = "the function jitters: it computes in float32 somewhere, draws random nu
 OFF_THE_POINT = "nothing but kinks and zeros here: move off the point (random biases, no zero rows) to compare it"
 WORST_LOOKED_AT = 4  # second looks at a tensor's wrong elements; where all of them stay wrong, so do the others
 UNRESOLVED_LOOKED_AT = 4  # the same for those that are not resolved
-LOCATED = 32  # elements compared of what a direction found
+LOCATED = 8  # elements compared of what a direction found
 
 Flags = npt.NDArray[np.bool_]
 
@@ -52,9 +65,13 @@ def choose_lines(gradient: FloatArray, mode: Mode, samples: int, directions: int
     return Lines(shape, np.array(sorted(chosen)), drawn)
 
 
-def plan(sizes: dict[str, int], mode: Mode, budget: int = FULL_BUDGET) -> dict[str, Mode]:
-    """How each tensor is looked at: in mode "auto" all elements of the small ones, as far as the budget reaches."""
+def plan(sizes: dict[str, int], mode: Mode, budget: int = FULL_BUDGET, numbers: int = 0) -> dict[str, Mode]:
+    """How each tensor is looked at: in mode "auto" all elements of the small ones, as far as the budget reaches.
+
+    numbers: how many the function is given; of large inputs fewer evaluations are cheap.
+    """
     modes, spent = dict.fromkeys(sizes, mode), 0
+    budget = min(budget, FULL_NUMBERS // max(1, numbers))
     if mode == "auto":
         for name in sorted(sizes, key=lambda name: sizes[name]):
             spent += 2 * sizes[name]
@@ -92,13 +109,14 @@ class Judgement:
         """
         self.probe, self.name, self.gradient, self.lines = probe, name, gradient, lines
         self.tolerances, self.is_batch_size = (rtol, atol, blur), is_batch_size
-        self.own = own
+        self.own, self.tried = own, math.nan
         self.effort = effort or Effort(2 * lines.total)
         self.place: str | None = None
         self.analytic, self.numeric, self.error, self.slope, self.state = self._judge(lines, look)
         self._look_again(np.arange(lines.total))
         directions = np.flatnonzero(self.state[len(lines.numbers) :] == "wrong")
-        if len(directions) and gradient.size > 1 and lines.directions is not None:
+        told = len(directions) and len(directions) == np.sum(self.state != "zero") and self._hint()
+        if len(directions) and not told and gradient.size > 1 and lines.directions is not None:
             self._locate(lines.directions[directions[0]])
 
     def _judge(self, lines: Lines, look: Measure) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, Flags]:
@@ -121,6 +139,14 @@ class Judgement:
         self._family(suspects, WORST_LOOKED_AT)
         self._family(lines[self.state[lines] == "unresolved"], UNRESOLVED_LOOKED_AT)
         self._family(lines[self.state[lines] == "kink"], len(lines))
+        if np.any(self.state == "kink"):  # then others may stand on several that cancel along their lines
+            for i in lines[self.state[lines] == "wrong"][:LOCATED]:
+                where = self.lines.where(int(i))
+                slopes = neighbouring_slopes(self.probe, self.name, where)
+                if spread_out(slopes) and reaches(slopes, float(self.analytic[i]), 1):
+                    self.state[i] = "kink"
+        if np.all(self.state == "zero") and not np.any(self.gradient):
+            self._zeros()
 
     def _family(self, suspects: npt.NDArray[np.intp], some: int) -> None:
         """Second looks at some of these; at the others where those did not all stay what they seemed."""
@@ -149,14 +175,24 @@ class Judgement:
             patient=patient,
             largest=float(np.abs(self.gradient).max()),
             own=self.own,
+            tried=self.tried,
         )
         self.effort.again += self.probe.evaluations - before
         if again is None:
             return ""
+        if again.word == "right" and isinstance(where, tuple):
+            self.tried = again.step
         self.state[i], self.slope[i] = again.word, again.slope
         if not math.isnan(again.numeric):
             self.numeric[i], self.error[i] = again.numeric, again.error
         return again.word
+
+    def _zeros(self) -> None:
+        """Zeros alone prove nothing, unless f depends on the tensor, by rounding alone."""
+        for i in range(min(WORST_LOOKED_AT, len(self.state))):
+            if self.effort.left() and stirs(self.probe, self.name, self.lines.where(i)):
+                self.state[:] = "flat"
+                return
 
     def _locate(self, direction: FloatArray) -> None:
         """Where in the tensor a wrong direction is wrong; elements of that place are then compared."""

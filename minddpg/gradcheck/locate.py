@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ..fast.jit import FloatArray
 from .differences import Probe
 
+BLOCKS = 8  # an axis is cut into first; where most are wrong, it is wrong all over
 MOST_PLACES = 4  # along an axis; more are "all over"
 
 
@@ -47,14 +48,11 @@ def _wrong_along(
             return False
         part /= length
         analytic = float(np.sum(part * gradient))
-        h = probe.precision.step
-        slopes, noise = [], 0.0
-        for step in (h, h / 8):
-            right, left = probe.at(name, part, step), probe.at(name, part, -step)
-            slopes.append((right[0] - left[0]) / (2 * step))
-            noise = max(right[3], left[3]) / step
-        error = noise + abs(slopes[1] - slopes[0])
-        return abs(slopes[1] - analytic) > rtol * max(abs(analytic), abs(slopes[1])) + error
+        h = probe.precision.step * probe.scale(name, part)
+        right, left = probe.at(name, part, h), probe.at(name, part, -h)
+        numeric = (right[0] - left[0]) / (2 * h)
+        error = max(right[3], left[3]) / h
+        return abs(numeric - analytic) > max(rtol, 1e-6) * max(abs(analytic), abs(numeric)) + error
 
     def search(low: int, high: int) -> bool:
         """Whether the wrong ones in [low, high) are few; they are added to `found`."""
@@ -67,9 +65,13 @@ def _wrong_along(
         return (not left or search(low, middle)) and (not right or search(middle, high))
 
     length = gradient.shape[axis]
-    if length == 1 or not search(0, length) or len(found) > max(1, length // 2):
-        return None if length > 1 else [0]
-    return found
+    if length == 1:
+        return [0]
+    cuts = np.unique(np.linspace(0, length, min(length, BLOCKS) + 1).astype(int))
+    blocks = [(int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True) if is_wrong(int(a), int(b))]
+    if not blocks or len(blocks) > MOST_PLACES or not all(search(*block) for block in blocks):
+        return None
+    return None if len(found) > max(1, length // 2) else found
 
 
 def _in_words(places: list[list[int] | None], ndim: int, nonzero: bool) -> str:
