@@ -272,7 +272,17 @@ def _draw(rng, spoiled):
     if spoiled:
         owner = [name for layer in layers[where : where + 1] for name in layer.names]
         below = [name for name in order if name == "x" or any(name in layer.names for layer in layers[:where])]
-        own = {"weight": 0, "bias": 1, "gamma": 0, "beta": 1, "rows": 0, "query": 0, "query bias": 1, "key": 2, "value": 4}
+        own = {
+            "weight": 0,
+            "bias": 1,
+            "gamma": 0,
+            "beta": 1,
+            "rows": 0,
+            "query": 0,
+            "query bias": 1,
+            "key": 2,
+            "value": 4,
+        }
         place = tuple(below) if part == "input" else (owner[own[part]],)
         above = tuple(name for name in order if name not in below) if part == "input" else ()
         words = f"{layers[where].kind} {where}, {part}: {kind_of_fault} off by {size:.1e}"

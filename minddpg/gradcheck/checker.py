@@ -367,8 +367,10 @@ def _kinks_together(probe: Probe, judgements: list[Judgement], rtol: float) -> l
         found = second_look(probe, "", where, analytic, max(rtol, 1e-6))
         slopes = neighbouring_slopes(probe, "", where) if found is not None and found.word == "wrong" else []
         if found is not None and slopes and not reaches(slopes, analytic, units):
-            details.append(f"{' and '.join(group)} {analytic:.4g}, not {found.numeric:.4g}")
-    detail = f"{'; '.join(details)}: of k tied maxima one gets the gradient, or each a share of it" if details else ""
+            details.append(
+                f"along those of {' and '.join(group)} it is {analytic:.4g}, but the slope {found.numeric:.4g}"
+            )
+    detail = f"{'; '.join(details)}. Of k tied maxima one gets the gradient, or each a share of it" if details else ""
     return [Check(TOGETHER, not details, detail)]
 
 
@@ -400,5 +402,5 @@ def _off_the_kinks(
             wrong += [name] if found.wrong else []
     except ValueError:
         return []  # outside of the function's domain
-    detail = f"{', '.join(wrong)} not" if wrong else ""
+    detail = f"{', '.join(wrong)} wrong there" if wrong else ""
     return [Check(OFF_THE_KINKS, not wrong, detail)]

@@ -77,7 +77,7 @@ class Probe:
         """tick: called before each evaluation. fixed: inputs that stay what they are, as constants do."""
         self.function, self.inputs, self.upstream, self.pattern = function, inputs, upstream, pattern
         self.precision, self.tick, self.fixed, self.evaluations = precision, tick, fixed, 0
-        self._wide: Probe | bool | None = False
+        self._wide: list[Probe | None] = []  # once asked for
         self.centre = self._value()
         if self.centre.shape != upstream.shape:
             raise ValueError(
@@ -103,14 +103,14 @@ class Probe:
 
     def widened(self) -> Probe | None:
         """The same in extended precision; None where the machine has none, or the function computes in float64."""
-        if self._wide is False:
-            self._wide = None
+        if not self._wide:
+            self._wide.append(None)
             if self.precision is FLOAT64 and WIDE.eps < EPS / 100:
                 inputs = {n: x.astype(np.longdouble) if x.dtype == np.float64 else x for n, x in self.inputs.items()}
                 with suppress(Exception):
                     wide = Probe(self.function, inputs, self.upstream, None, WIDE, self.tick, self.fixed)
-                    self._wide = wide if wide.centre.dtype == np.longdouble else None
-        return self._wide or None
+                    self._wide[0] = wide if wide.centre.dtype == np.longdouble else None
+        return self._wide[0]
 
     def scale(self, name: str, where: Where) -> float:
         """What a relative step is relative to: max(1, |x|), |x| being an RMS for a direction."""
@@ -444,7 +444,9 @@ def _at_a_neighbours_step(
     numeric = float(quotient[1])
     error = float(np.ptp(quotient) + 2 * steps.rounding[1] / steps.h[1])
     size = max(abs(analytic), abs(numeric))
-    if abs(analytic - numeric) <= rtol * size + error + blur and is_resolved(error, blur, size, probe.precision.resolved):
+    if abs(analytic - numeric) <= rtol * size + error + blur and is_resolved(
+        error, blur, size, probe.precision.resolved
+    ):
         return SecondLook("right", numeric, error + blur, math.nan, h / probe.scale(name, where))
     return None
 
