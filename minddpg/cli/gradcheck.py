@@ -29,8 +29,8 @@ def add(commands: Commands) -> None:
     check.add_argument(
         "--mode",
         choices=("auto", "full", "sample", "directions"),
-        help="every element as far as that is cheap, and directions and a sample of what is larger; every element; some "
-        "of every tensor; or random directions through every tensor; default: auto",
+        help="every element as far as that is cheap, directions and a sample of what is larger; every element; some of "
+        "every tensor; or random directions through every tensor; default: auto",
     )
     check.add_argument("--seed", type=whole, metavar="S", help="of parameters, batch and sample; default: 0")
     check.add_argument("--batch-size", type=positive, metavar="N", help="transitions; default: 32")

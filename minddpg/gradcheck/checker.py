@@ -87,8 +87,8 @@ def check_gradient(
     and columns, the largest among them, and two directions. "directions" checks the slope along `directions` random
     directions of each tensor: two evaluations each however large the tensor is, but an element that is small beside the
     others may be wrong unseen. What a direction finds is located by bisection. "auto" checks every element as long as
-    that takes 20,000 evaluations (fewer where these are of more than 10,000 numbers), and a sample and directions of the
-    tensors beyond.
+    that takes 20,000 evaluations (fewer where these are of more than 10,000 numbers), and a sample and directions of
+    the tensors beyond.
     rtol: relative error allowed, per element; default 1e-6, or 1e-3 for dtype "float32". atol: absolute error allowed;
     leave it at 0 unless you know the scale.
     seed: of the sample and the directions.
@@ -146,6 +146,7 @@ def check_gradient(
     effort = Effort(sum(2 * lines.total for lines in looks.values()), progress)
     effort.pace(seconds)
     try:
+        effort.what = next(iter(looks))
         probe = Probe(function, arrays, weights, pattern, precision, effort.tick, constants)
         sizes = _BatchSizes(function, arrays, given, batch)
         judgements = []

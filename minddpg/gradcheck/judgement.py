@@ -16,6 +16,7 @@ from .differences import (
     Measure,
     Probe,
     SecondLook,
+    in_extended_precision,
     is_resolved,
     measure,
     neighbouring_slopes,
@@ -36,6 +37,7 @@ SAMPLES = 32  # elements per tensor
 DIRECTIONS = 8  # per tensor
 NOISY = "the function jitters: it computes in float32 somewhere, draws random numbers, or large terms in it cancel"
 OFF_THE_POINT = "nothing but kinks and zeros here: move off the point (random biases, no zero rows) to compare it"
+DOUBTFUL = 3e-5  # relative error of a difference above which extended precision is asked
 WORST_LOOKED_AT = 4  # second looks at a tensor's wrong elements; where all of them stay wrong, so do the others
 UNRESOLVED_LOOKED_AT = 4  # the same for those that are not resolved
 LOCATED = 8  # elements compared of what a direction found
@@ -136,9 +138,10 @@ class Judgement:
     def _look_again(self, lines: npt.NDArray[np.int64]) -> None:
         suspects = lines[self.state[lines] == "wrong"]
         suspects = suspects[np.argsort(-self._relative_error()[suspects], kind="stable")]
-        self._family(suspects, WORST_LOOKED_AT)
+        self._family(suspects, WORST_LOOKED_AT if len(self.lines.numbers) else 2)
         self._family(lines[self.state[lines] == "unresolved"], UNRESOLVED_LOOKED_AT)
         self._family(lines[self.state[lines] == "kink"], len(lines))
+        self._tell_doubtful(lines[self.state[lines] == "right"])
         if np.any(self.state == "kink"):  # then others may stand on several that cancel along their lines
             for i in lines[self.state[lines] == "wrong"][:LOCATED]:
                 where = self.lines.where(int(i))
@@ -187,6 +190,26 @@ class Judgement:
             self.numeric[i], self.error[i] = again.numeric, again.error
         return again.word
 
+    def _tell_doubtful(self, right: npt.NDArray[np.int64]) -> None:
+        """Where rounding left much room, and more digits are to be had, use them: 1e-4 may hide in 1e-3."""
+        size = np.maximum(np.abs(self.analytic), np.abs(self.numeric))
+        wide = None
+        for k, i in enumerate(right[self.error[right] > DOUBTFUL * size[right]]):
+            where = self.lines.where(int(i))
+            wide = wide or self.probe.widened()
+            if wide is None or not isinstance(where, tuple) or not self.effort.left():
+                return
+            again = in_extended_precision(wide, self.name, where, self.probe.scale(self.name, where))
+            self.effort.again += 30
+            own = self.own()
+            if again is None or own == 0 or again[1] > 1e-5 * size[i]:
+                continue
+            self.numeric[i], self.error[i] = again
+            if abs(self.analytic[i] - again[0]) > self.tolerances[0] * size[i] + self.tolerances[1] + again[1] + own:
+                self.state[i] = "wrong"
+            elif k >= WORST_LOOKED_AT and not np.any(self.state == "wrong"):
+                return
+
     def _zeros(self) -> None:
         """Zeros alone prove nothing, unless f depends on the tensor, by rounding alone."""
         for i in range(min(WORST_LOOKED_AT, len(self.state))):
@@ -200,7 +223,7 @@ class Judgement:
         numbers, self.place = locate(self.probe, self.name, self.gradient, direction, self.tolerances[0], LOCATED)
         self.effort.again += self.probe.evaluations - before
         numbers = np.setdiff1d(numbers, self.lines.numbers)
-        if len(numbers) == 0:
+        if len(numbers) == 0 or not self.place:
             return
         more = Lines(self.lines.shape, numbers, None)
         found = self._judge(more, partial(measure, self.probe, self.name, more))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -68,8 +69,12 @@ def _wrong_along(
     if length == 1:
         return [0]
     cuts = np.unique(np.linspace(0, length, min(length, BLOCKS) + 1).astype(int))
-    blocks = [(int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True) if is_wrong(int(a), int(b))]
-    if not blocks or len(blocks) > MOST_PLACES or not all(search(*block) for block in blocks):
+    blocks: list[tuple[int, int]] = []
+    for low, high in pairwise(cuts.tolist()):
+        blocks += [(low, high)] if is_wrong(low, high) else []
+        if len(blocks) > MOST_PLACES:
+            return None
+    if not blocks or not all(search(*block) for block in blocks):
         return None
     return None if len(found) > max(1, length // 2) else found
 

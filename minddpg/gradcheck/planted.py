@@ -1,6 +1,6 @@
 """The catalogue of gradient bugs, each planted and caught: a checker that misses one fails.
 
-BUGS stand in copies of minddpg's own source, one at a time; SITUATIONS (situations.py) are small functions of their own.
+BUGS stand in copies of minddpg's own source, one at a time; SITUATIONS (situations.py) are small functions.
 
 Each names where it was seen: an issue, a pull request or a repository. The copy runs as plain NumPy and is checked by
 `check_agent` against minddpg's forward, on an agent as the paper has it: the action joins at the second layer, weight
