@@ -2,7 +2,8 @@
 
     python scripts/gradcheck_speed.py [--json]
 
-First a layer, tanh(x W + b) with W of 1000 x 1000 and x of 64 x 1000: a right backward and wrong ones, in the modes that do not look at every element, with evaluations of the function; and a softmax regression of 3072 x 20.
+First a layer, tanh(x W + b) with W of 1000 x 1000 and x of 64 x 1000: a right backward and wrong ones, in the modes
+that do not look at every element, with evaluations of the function; and a softmax regression of 3072 x 20.
 
 The chain is -mean Q(s, mu(s)) in the actor's parameters, in float64. Torch (extra `crosscheck`) is optional; its time
 is taken with one thread, and for the small networks only. Medians, after one call that compiles.

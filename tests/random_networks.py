@@ -213,8 +213,8 @@ def _draw(rng, spoiled):
     upstream = out_scale * rng.standard_normal((n, width))
 
     where, part, kind_of_fault = -1, "", ""
+    picked = {}  # once: a fault that jumps about under rounding would be another kind of fault
     size = 10.0 ** rng.uniform(-4, 0)
-    noise = rng.standard_normal()
     if spoiled:
         where = int(rng.integers(len(layers)))
         parts = PARTS.get(layers[where].kind, ("input",))
@@ -231,10 +231,11 @@ def _draw(rng, spoiled):
             if kind_of_fault == "factor":
                 wrong *= 1 + size
             elif kind_of_fault == "one element":
-                flat = wrong.reshape(-1)
-                flat[np.argmax(np.abs(flat))] *= 1 + size
+                at = picked.setdefault("element", int(np.argmax(np.abs(wrong))))
+                wrong.reshape(-1)[at] *= 1 + size
             else:
-                wrong[..., int(np.argmax(np.abs(wrong).sum(tuple(range(wrong.ndim - 1)))))] *= 1 + size
+                sizes = np.abs(wrong).sum(tuple(range(wrong.ndim - 1)))
+                wrong[..., picked.setdefault("column", int(np.argmax(sizes)))] *= 1 + size
             return wrong
 
         return spoil
@@ -286,7 +287,6 @@ def _draw(rng, spoiled):
         place = tuple(below) if part == "input" else (owner[own[part]],)
         above = tuple(name for name in order if name not in below) if part == "input" else ()
         words = f"{layers[where].kind} {where}, {part}: {kind_of_fault} off by {size:.1e}"
-    del noise
     return Network(layers, inputs, upstream, function, backward, words, place, above)
 
 

@@ -10,10 +10,12 @@ import pytest
 from conftest import clean_environment
 
 from minddpg import Config, cli
-from minddpg.gradcheck.planted import BUGS
+from minddpg.gradcheck.planted import BUGS, CATALOGUE
+from minddpg.gradcheck.situations import SITUATIONS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+CHAPTER = (ROOT / "minddpg" / "gradcheck" / "README.md").read_text()
 SOURCE = (line.strip() for line in (ROOT / "minddpg" / "ddpg.py").read_text().splitlines())
 DDPG = "\n".join(line.split("  #")[0].rstrip() for line in SOURCE if not line.startswith("#"))
 
@@ -48,26 +50,46 @@ def test_both_commands_are_one_line_each():
     assert "pytest" in commands[1]
 
 
-def test_the_example_of_a_gradient_check_runs():
-    block = re.search(r"```python\n(from minddpg.gradcheck import assert_gradients.*?)```", README, re.S).group(1)
-
-    def my_backward(x, w, upstream):
-        dz = upstream * (1 - np.tanh(x @ w) ** 2)
-        return {"x": dz @ w.T, "W": x.T @ dz}
-
-    names = {"np": np, "my_backward": my_backward}
-    exec(block, names)
-    names["test_my_layer"]()
-    names["my_backward"] = lambda x, w, upstream: {"x": upstream @ w.T, "W": x.T @ upstream}
+def test_the_examples_of_gradient_checks_run_as_they_stand():
+    names = {}
+    blocks = re.findall(r"```python\n(.*?)```", CHAPTER, re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, names)
+    names["my_backward"] = lambda p, upstream: {"x": upstream @ p["W"].T, "W": p["x"].T @ upstream}
     with pytest.raises(AssertionError, match="not right"):
         names["test_my_layer"]()
+
+
+def test_the_table_of_kinds_is_what_the_script_prints():
+    script = ROOT / "scripts" / "gradcheck_kinds.py"
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, env=clean_environment())
+    assert result.returncode == 0, result.stderr
+    printed = result.stdout.strip().splitlines()
+    assert len(printed) == len(SITUATIONS) + 2
+
+    def row(line):  # a last digit may differ on another CPU
+        return re.sub(r"\d\.\d+|\de-\d+", "#", line)
+
+    shown = [row(line) for line in CHAPTER.splitlines() if line.startswith("| ")]
+    for line in printed:
+        assert row(line) in shown or line.startswith("|---"), line
+        assert "FALSE ALARM" not in line
+        assert "MISSED" not in line
+
+
+def test_the_chapter_counts_the_catalogue():
+    assert f"{len(CATALOGUE)} bugs of\npublic code" in README
+    assert f"{len(CATALOGUE)} of {len(CATALOGUE)} bugs caught" in CHAPTER
+    assert len(CATALOGUE) == len(BUGS) + len(SITUATIONS) >= 50
+    assert f"{len(BUGS)} bugs that public code has had" in CHAPTER
 
 
 def test_what_the_readme_shows_of_a_check_is_what_is_printed():
     script = ROOT / "scripts" / "check_your_own.py"
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, env=clean_environment())
     assert result.returncode == 0, result.stderr
-    shown = re.search(r"```\n(tensor .*?)```", README, re.S).group(1).strip().splitlines()
+    shown = re.search(r"```\n(tensor .*?)```", CHAPTER, re.S).group(1).strip().splitlines()
     assert len(shown) == 7
     for line in shown:
         assert line == "..." or line in result.stdout.splitlines(), line

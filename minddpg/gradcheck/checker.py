@@ -308,7 +308,7 @@ def _stopped(spoilt: list[str], rtol: float, atol: float, mode: str) -> Report:
 
 
 def _nothing_forgotten(names: list[str]) -> Check:
-    detail = f"{', '.join(names)} without: return it, or name it in constants=({names[0]!r},)" if names else ""
+    detail = f"{', '.join(names)} without: return it, or name it in constants={tuple(names)}" if names else ""
     return Check("every float input has a gradient, but for constants", not names, detail)
 
 

@@ -376,13 +376,12 @@ def second_look(
         found = found if found is not None and found.word == "kink" else None
     if found is not None or not patient:
         return found
-    smallest = max(probe.smallest(name, where), 1e-290)
-    below = 10.0 ** -np.arange(1.0, 320.0) * STEPS[-1] * scale
-    steps = take_steps(probe, name, where, np.concatenate([STEPS * scale, below[below >= smallest]]))
+    sizes = all_steps(probe, name, where)
+    steps = take_steps(probe, name, where, sizes)
     crossed = len(steps.h) == 0  # by every step that a pattern sees
     if crossed:
         with _no_pattern(probe):
-            steps = take_steps(probe, name, where, np.concatenate([STEPS * scale, below[below >= smallest]]))
+            steps = take_steps(probe, name, where, sizes)
     if len(steps.h) == 0:
         return SecondLook("unresolved", math.nan, math.inf, math.nan)
     judged = _judge(probe, name, where, steps, analytic, rtol, atol, blur, crossed)
@@ -393,7 +392,7 @@ def second_look(
     wide = probe.widened() if open_still else None
     if wide is None:
         return judged
-    more = in_extended_precision(wide, name, where, scale)
+    more = in_extended_precision(wide, name, where)
     if more is not None:
         numeric, error = more
         size = max(abs(analytic), abs(numeric))
@@ -404,9 +403,16 @@ def second_look(
     return judged  # the gradient is of float64, and may be rounding itself: not to be called wrong by more digits
 
 
-def in_extended_precision(wide: Probe, name: str, where: Where, scale: float) -> tuple[float, float] | None:
+def all_steps(probe: Probe, name: str, where: Where) -> FloatArray:
+    """From a tenth down to where x + h has no digits of h."""
+    scale, smallest = probe.scale(name, where), max(probe.smallest(name, where), 1e-290)
+    below = 10.0 ** -np.arange(1.0, 320.0) * STEPS[-1] * scale
+    return np.concatenate([STEPS * scale, below[below >= smallest]])
+
+
+def in_extended_precision(wide: Probe, name: str, where: Where) -> tuple[float, float] | None:
     """The slope and its error; None where no step is in the domain."""
-    steps = take_steps(wide, name, where, STEPS * scale)
+    steps = take_steps(wide, name, where, all_steps(wide, name, where))
     return estimate(steps.h, steps.odd, steps.rounding)[:2] if len(steps.h) > 1 else None
 
 

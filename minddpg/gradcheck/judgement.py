@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -41,6 +42,8 @@ DOUBTFUL = 3e-5  # relative error of a difference above which extended precision
 WORST_LOOKED_AT = 4  # second looks at a tensor's wrong elements; where all of them stay wrong, so do the others
 UNRESOLVED_LOOKED_AT = 4  # the same for those that are not resolved
 LOCATED = 8  # elements compared of what a direction found
+
+FACTOR = re.compile("N =|twice|half|factor|sign")  # hints of a whole tensor, which leave nothing to locate
 
 Flags = npt.NDArray[np.bool_]
 
@@ -117,7 +120,7 @@ class Judgement:
         self.analytic, self.numeric, self.error, self.slope, self.state = self._judge(lines, look)
         self._look_again(np.arange(lines.total))
         directions = np.flatnonzero(self.state[len(lines.numbers) :] == "wrong")
-        told = len(directions) and len(directions) == np.sum(self.state != "zero") and self._hint()
+        told = len(directions) and len(directions) == np.sum(self.state != "zero") and FACTOR.search(self._hint())
         if len(directions) and not told and gradient.size > 1 and lines.directions is not None:
             self._locate(lines.directions[directions[0]])
 
@@ -199,11 +202,14 @@ class Judgement:
             wide = wide or self.probe.widened()
             if wide is None or not isinstance(where, tuple) or not self.effort.left():
                 return
-            again = in_extended_precision(wide, self.name, where, self.probe.scale(self.name, where))
-            self.effort.again += 30
+            before = wide.evaluations
+            again = in_extended_precision(wide, self.name, where)
+            self.effort.again += wide.evaluations - before
             own = self.own()
             if again is None or own == 0 or again[1] > 1e-5 * size[i]:
                 continue
+            if abs(again[0] - self.numeric[i]) > 3 * self.error[i]:
+                continue  # of another branch
             self.numeric[i], self.error[i] = again
             if abs(self.analytic[i] - again[0]) > self.tolerances[0] * size[i] + self.tolerances[1] + again[1] + own:
                 self.state[i] = "wrong"

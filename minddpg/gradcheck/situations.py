@@ -333,8 +333,9 @@ SITUATIONS = (
         _cross_entropy_backward, {"constants": "y"},
     ),
     Situation(
-        LOCAL, "softmax and cross entropy: a factor 2", "crysx_nn#7", _cross_entropy, {"z": _normal(6, 4), "y": CLASSES},
-        _cross_entropy_backward, _changed(_cross_entropy_backward, z=lambda g: 2 * g), {"constants": "y"},
+        LOCAL, "softmax and cross entropy: a factor 2", "crysx_nn#7", _cross_entropy,
+        {"z": _normal(6, 4), "y": CLASSES}, _cross_entropy_backward,
+        _changed(_cross_entropy_backward, z=lambda g: 2 * g), {"constants": "y"},
     ),
     Situation(
         LOCAL, "embedding: repeated rows overwritten", "Flux#1516", lambda p: p["E"][p["rows"]],
