@@ -7,7 +7,7 @@ import pytest
 from random_networks import changed, is_located, random_network
 
 from minddpg.gradcheck import assert_gradients, check_gradient, effort, situations
-from minddpg.gradcheck.differences import WIDE
+from minddpg.gradcheck.differences import WIDE, Probe, stirs
 from minddpg.gradcheck.situations import SITUATIONS
 
 RNG = np.random.default_rng(0)
@@ -200,6 +200,22 @@ def test_zeros_that_nothing_depends_on_stay_vacuous():
     assert "vacuous" in str(report)
 
 
+def test_exact_zeros_are_told_from_an_input_that_nothing_depends_on():
+    def stirred(function):
+        probe = Probe(function, {"s": np.array([0.3])}, np.array(1.0), None)
+        return stirs(probe, "s", (0,))
+
+    assert stirred(lambda p: np.sum((X + p["s"]) - p["s"]))
+    assert not stirred(lambda p: np.sum(X))
+    assert not stirred(lambda p: np.sum(X + p["s"] ** 2))
+
+    def rounded(p):  # no step of the first look shows it
+        return np.sum(X) + (0.0 if abs(p["s"][0] - 0.3) < 1 else 1e-15)
+
+    report = check_gradient(rounded, {"s": np.array([0.3])}, {"s": np.zeros(1)})
+    assert only(report).verdict == "ok, zero up to rounding", report
+
+
 # --- 4: scales --------------------------------------------------------------------------------------------------------
 
 
@@ -217,6 +233,17 @@ def test_what_no_step_resolves_is_unresolved_never_wrong():
     w, t = 2 * np.pi / 60, np.array([1.7e18, 1.7e18 + 7e3])
     report = check_gradient(lambda p: np.sum(np.sin(w * p["t"])), {"t": t}, {"t": w * np.cos(w * t)})
     assert (only(report).wrong, only(report).unresolved) == (0, 2)
+
+
+@pytest.mark.skipif(WIDE.eps > 1e-18, reason="float64 shows no more")
+@pytest.mark.parametrize(("factor", "ok"), [(1.0, True), (1.0001, False)])
+def test_where_rounding_leaves_room_for_1e_4_extended_precision_is_asked(factor, ok):
+    report = check_gradient(
+        lambda p: 2e6 + 1e-4 * np.sum(np.tanh(p["x"])), {"x": X},
+        lambda p: {"x": factor * 1e-4 * (1 - np.tanh(p["x"]) ** 2)},
+    )  # fmt: skip
+    assert report.ok is ok, report
+    assert only(report).tolerance < 1e-4
 
 
 def test_nanometres_beside_1e18():
@@ -284,6 +311,21 @@ def test_only_a_batch_is_called_n(factor, hint, batch):
     report = check_gradient(s._columns, s.COLUMNS, backward, **options)
     assert hint in next(t.hint for t in report.tensors if t.name == "W1")
     assert check_gradient(s._columns, s.COLUMNS, s._columns_backward, **options).ok
+
+
+def test_a_batch_as_long_as_there_are_features_is_told_from_a_weight():
+    inputs = {"x": RNG.standard_normal((6, 6)), "W": RNG.standard_normal((6, 5)), "b": np.ones(5), "y": np.ones((6, 5))}
+
+    def backward(p):
+        h = np.tanh(p["x"] @ p["W"] + p["b"])
+        dz = 2 * (h - p["y"]) * (1 - h**2) / len(h)
+        return {"W": p["x"].T @ dz / len(h), "b": dz.sum(axis=0)}
+
+    report = check_gradient(
+        lambda p: np.sum((np.tanh(p["x"] @ p["W"] + p["b"]) - p["y"]) ** 2) / len(p["x"]), inputs, backward,
+        constants=("x", "y"),
+    )  # fmt: skip
+    assert "too small by N = 6" in next(t.hint for t in report.tensors if t.name == "W")
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -148,7 +148,7 @@ def check_gradient(
     try:
         effort.what = next(iter(looks))
         probe = Probe(function, arrays, weights, pattern, precision, effort.tick, constants)
-        sizes = _BatchSizes(function, arrays, given, batch)
+        sizes = _BatchSizes(function, arrays, given, batch, constants)
         judgements = []
         for name, lines in looks.items():
             effort.what = name
@@ -316,9 +316,15 @@ class _BatchSizes:
     """Whether a number is the length of a batch: tripling what is as long leaves a mean alone, or triples a sum."""
 
     def __init__(
-        self, function: Callable[[Inputs], Any], arrays: Inputs, upstream: FloatArray | None, batch: tuple[str, ...]
+        self,
+        function: Callable[[Inputs], Any],
+        arrays: Inputs,
+        upstream: FloatArray | None,
+        batch: tuple[str, ...],
+        constants: tuple[str, ...],
     ):
         self.function, self.arrays, self.upstream, self.batch = function, arrays, upstream, batch
+        self.constants = constants
         self.known: dict[int, bool] = {}
 
     def __call__(self, n: int) -> bool:
@@ -344,6 +350,8 @@ class _BatchSizes:
 
     def _is_a_weight(self, name: str, n: int, axis: int) -> bool:
         """Whether another axis of this array is as long as a vector, as that of a weight is as long as its bias."""
+        if name in self.constants or self.arrays[name].dtype.kind != "f":
+            return False
         shape = self.arrays[name].shape
         rest = shape[1:] if axis == 0 else shape[:-1]
         return any(x.ndim == 1 and x.shape[0] in rest for other, x in self.arrays.items() if other != name)

@@ -377,7 +377,13 @@ def second_look(
     if found is not None or not patient:
         return found
     sizes = all_steps(probe, name, where)
-    steps = take_steps(probe, name, where, sizes)
+    steps = take_steps(probe, name, where, sizes[: len(STEPS)])
+    if len(steps.h) > 3:
+        soon = _compare(probe, name, where, steps, 0.0, analytic, rtol, atol, blur, False)
+        if soon.word == "right":
+            return soon
+    smaller = take_steps(probe, name, where, sizes[len(STEPS) :])
+    steps = Steps(*(np.concatenate(both) for both in zip(steps, smaller, strict=True)))
     crossed = len(steps.h) == 0  # by every step that a pattern sees
     if crossed:
         with _no_pattern(probe):
