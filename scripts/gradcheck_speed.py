@@ -2,6 +2,9 @@
 
     python scripts/gradcheck_speed.py [--json]
 
+First a layer, tanh(x W + b) with W of 1000 x 1000 and x of 64 x 1000: a right backward and wrong ones, in the modes
+that do not look at every element, with evaluations of the function; and a softmax regression of 3072 x 20.
+
 The chain is -mean Q(s, mu(s)) in the actor's parameters, in float64. Torch (extra `crosscheck`) is optional; its time
 is taken with one thread, and for the small networks only. Medians, after one call that compiles.
 """
@@ -17,7 +20,7 @@ import numba
 import numpy as np
 
 from minddpg import DDPG, Batch, Config
-from minddpg.gradcheck import check_agent
+from minddpg.gradcheck import check_agent, check_gradient
 from minddpg.gradcheck.differences import STEP
 from minddpg.gradcheck.sweep import sweep_actor
 
@@ -69,11 +72,94 @@ def torch_gradcheck(agent, obs):
     return lambda: torch.autograd.gradcheck(minus_q, actor)
 
 
+def layer(p):
+    """The function."""
+    return np.tanh(p["x"] @ p["W"] + p["b"])
+
+
+def layer_backward(p, upstream):
+    """Its gradients."""
+    dz = upstream * (1 - np.tanh(p["x"] @ p["W"] + p["b"]) ** 2)
+    return {"b": dz.sum(axis=0), "W": p["x"].T @ dz, "x": dz @ p["W"].T}
+
+
+def twice(p, upstream):
+    """All of them too large."""
+    return {name: 2 * gradient for name, gradient in layer_backward(p, upstream).items()}
+
+
+def without_tanh(p, upstream):
+    """The local derivative is left out."""
+    return {"b": upstream.sum(axis=0), "W": p["x"].T @ upstream, "x": upstream @ p["W"].T}
+
+
+def dead_column(p, upstream):
+    """One unit's weights get no gradient."""
+    gradients = layer_backward(p, upstream)
+    gradients["W"][:, 7] = 0
+    return gradients
+
+
+def one_element(p, upstream):
+    """One of a million is off."""
+    gradients = layer_backward(p, upstream)
+    gradients["W"][3, 5] *= 1.5
+    return gradients
+
+
+def regression(p):
+    """Softmax cross entropy of x W."""
+    z = p["x"] @ p["W"]
+    z = z - z.max(axis=1, keepdims=True)
+    return -np.mean(z[np.arange(len(z)), p["y"]] - np.log(np.exp(z).sum(axis=1)))
+
+
+def regression_backward(p):
+    """Its gradients."""
+    z = p["x"] @ p["W"]
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    dz = e / e.sum(axis=1, keepdims=True)
+    dz[np.arange(len(z)), p["y"]] -= 1
+    return {"W": p["x"].T @ dz / len(z), "x": dz @ p["W"].T / len(z)}
+
+
+def large_layers():
+    """Rows of (what, mode, right, seconds, evaluations, hint)."""
+    rng, n = np.random.default_rng(0), 1000
+    inputs = {"x": rng.standard_normal((64, n)), "W": rng.standard_normal((n, n)) / 30, "b": rng.standard_normal(n)}
+    upstream = rng.standard_normal((64, n))
+    x, labels = rng.standard_normal((16, 3072)), rng.integers(0, 20, 16)
+    images = {"x": x, "W": rng.standard_normal((3072, 20)) / 30, "y": labels}
+    cases = [
+        ("1000 x 1000", mode, backward, layer, inputs, upstream)
+        for mode in ("directions", "auto")
+        for backward in (layer_backward, twice, without_tanh, dead_column, one_element)
+    ]
+    cases.append(("3072 x 20", "auto", regression_backward, regression, images, None))
+    rows = []
+    for what, mode, backward, function, given, seed in cases:
+        calls = []
+
+        def counted(p, function=function, calls=calls):
+            calls.append(0)
+            return function(p)
+
+        started = time.perf_counter()
+        report = check_gradient(counted, given, backward, upstream=seed, mode=mode)
+        spent = time.perf_counter() - started
+        hints = [t.hint for t in report.tensors if t.hint] or [report.start]
+        rows.append((what, mode, backward.__name__, "right" if report.ok else "wrong", spent, len(calls), hints[0]))
+    return rows
+
+
 def main():
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
+    large = large_layers()
+    for row in large if not args.json else []:
+        print("{} {:10} {:20} {:5} {:6.2f} s {:5} evaluations  {}".format(*row), flush=True)
     rng, rows = np.random.default_rng(0), []
     for hidden, action_layer, n, obs_dim, act_dim, repetitions in CASES:
         config = Config(hidden_sizes=hidden, action_layer=action_layer, dtype="float64")
@@ -110,7 +196,7 @@ def main():
     torch = sys.modules.get("torch")
     versions = {"python": platform.python_version(), "numpy": np.__version__, "numba": numba.__version__}
     versions |= {"torch": torch.__version__} if torch else {}
-    print(json.dumps({"versions": versions, "rows": rows}, indent=2) if args.json else versions)
+    print(json.dumps({"versions": versions, "large": large, "rows": rows}, indent=2) if args.json else versions)
 
 
 if __name__ == "__main__":

@@ -437,17 +437,17 @@ def test_gradcheck_fails_where_a_gradient_is_wrong(capsys, monkeypatch):
 def test_gradcheck_planted(capsys, monkeypatch):
     from minddpg.gradcheck import planted
 
-    monkeypatch.setattr(planted, "BUGS", planted.BUGS[:2])
+    monkeypatch.setattr(planted, "CATALOGUE", (planted.CATALOGUE[0], planted.CATALOGUE[-1]))
     status, out, _ = run(capsys, "gradcheck", "--planted")
     assert status == 0
     assert "caught  critic: divided by N twice  [kcg2015/DDPG_numpy_only]" in out
     assert "2 of 2 bugs caught" in out
     missed = planted.Bug("harmless", "nobody/nothing", "ddpg", "loss = mean_i", "Loss = mean_i")
-    monkeypatch.setattr(planted, "BUGS", (missed,))
+    monkeypatch.setattr(planted, "CATALOGUE", (missed,))
     status, out, _ = run(capsys, "gradcheck", "--planted", "--json")
     assert status == 1
     assert json.loads(out)[0] == {
-        **missed._asdict(), "bug": "harmless", "caught": False, "by_differences": False, "by_structure": False,
+        "source": "nobody/nothing", "bug": "harmless", "caught": False, "by_differences": False, "by_structure": False,
         "hint": "", "broken": "", "usual": "pass", "wrong_with_small_weights": False,
     }  # fmt: skip
 

@@ -225,15 +225,16 @@ def test_the_unspoilt_copy_passes_and_leaves_nothing_behind():
 @pytest.mark.skipif(not JIT, reason="the copies run as plain NumPy either way; the sweeps make it quick")
 def test_every_planted_bug_is_caught():
     passed = []
-    for bug in planted.BUGS:
+    for bug in planted.CATALOGUE:
         verdict = planted.verdict(bug)
         assert verdict.caught, planted.text(verdict)
-        assert verdict.hint or verdict.broken or "broadcast" in bug.name, planted.text(verdict)
+        alone = "broadcast" in bug.name or bug.name.startswith(("-max", "upstream of ones"))
+        assert verdict.hint or verdict.broken or alone, planted.text(verdict)
         assert bug.name in planted.text(verdict)
-        assert "/" in bug.source or "CS231n" in bug.source
+        assert "#" in bug.source or "/" in bug.source or "CS231n" in bug.source
         if verdict.wrong_with_small_weights and verdict.usual != "fail":
             passed.append(bug.name)
-    assert len({bug.name for bug in planted.BUGS}) == len(planted.BUGS) >= 20
+    assert len({bug.name for bug in planted.CATALOGUE}) == len(planted.CATALOGUE) >= 50
     # wrong values, not only wrong structure, which atol=1e-5 accepts of a freshly initialised agent
     assert len(passed) >= 5, passed
 

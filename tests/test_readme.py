@@ -19,7 +19,8 @@ import minddpg
 from minddpg import Config, cli
 from minddpg.config import PRESETS
 from minddpg.ddpg import Losses
-from minddpg.gradcheck.planted import BUGS
+from minddpg.gradcheck.planted import BUGS, CATALOGUE
+from minddpg.gradcheck.situations import SITUATIONS
 from minddpg.gradflow import MISTAKES
 from minddpg.runs.directory import FILES
 
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "minddpg"
 FRONT, HOUSE, RUNS = ROOT / "README.md", PACKAGE / "README.md", PACKAGE / "runs" / "README.md"
 FLOW, MEASURED = PACKAGE / "gradflow" / "README.md", ROOT / "scripts" / "README.md"
+CHECKS = PACKAGE / "gradcheck" / "README.md"
 PAGES = sorted([FRONT, MEASURED, *PACKAGE.rglob("README.md")])
 SOURCE = (line.strip() for line in (PACKAGE / "ddpg.py").read_text(encoding="utf-8").splitlines())
 DDPG = "\n".join(line.split("  #")[0].rstrip() for line in SOURCE if not line.startswith("#"))
@@ -289,32 +291,46 @@ def test_the_wrappers_that_are_advised_exist():
 # --- gradients --------------------------------------------------------------------------------------------------------
 
 
-def on_gradient_checks(pattern):
-    """A block of the section on gradient checks, on whichever page it stands."""
-    (found,) = [block for page in PAGES for block in re.findall(rf"```\w*\n({pattern}.*?)```", text(page), re.S)]
-    return found
-
-
-def test_the_example_of_a_gradient_check_runs():
-    block = on_gradient_checks("from minddpg.gradcheck import assert_gradients")
-
-    def my_backward(x, w, upstream):
-        dz = upstream * (1 - np.tanh(x @ w) ** 2)
-        return {"x": dz @ w.T, "W": x.T @ dz}
-
-    names = {"np": np, "my_backward": my_backward}
-    exec(block, names)
-    names["test_my_layer"]()
-    names["my_backward"] = lambda x, w, upstream: {"x": upstream @ w.T, "W": x.T @ upstream}
+def test_the_examples_of_gradient_checks_run_as_they_stand():
+    names = {}
+    blocks = re.findall(r"```python\n(.*?)```", text(CHECKS), re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, names)
+    names["my_backward"] = lambda p, upstream: {"x": upstream @ p["W"].T, "W": p["x"].T @ upstream}
     with pytest.raises(AssertionError, match="not right"):
         names["test_my_layer"]()
 
 
-def test_what_is_shown_of_a_check_is_what_is_printed():
+def test_the_table_of_kinds_is_what_the_script_prints():
+    script = ROOT / "scripts" / "gradcheck_kinds.py"
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, env=clean_environment())
+    assert result.returncode == 0, result.stderr
+    printed = result.stdout.strip().splitlines()
+    assert len(printed) == len(SITUATIONS) + 2
+
+    def row(line):  # a last digit may differ on another CPU
+        return re.sub(r"\d\.\d+|\de-\d+", "#", line)
+
+    shown = [row(line) for line in text(CHECKS).splitlines() if line.startswith("| ")]
+    for line in printed:
+        assert row(line) in shown or line.startswith("|---"), line
+        assert "FALSE ALARM" not in line
+        assert "MISSED" not in line
+
+
+def test_the_chapter_counts_the_catalogue():
+    assert f"{len(CATALOGUE)} bugs of\npublic code" in text(FRONT)
+    assert f"{len(CATALOGUE)} of {len(CATALOGUE)} bugs caught" in text(CHECKS)
+    assert len(CATALOGUE) == len(BUGS) + len(SITUATIONS) >= 50
+    assert f"{len(BUGS)} bugs that public code has had" in text(CHECKS)
+
+
+def test_what_the_readme_shows_of_a_check_is_what_is_printed():
     script = ROOT / "scripts" / "check_your_own.py"
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, env=clean_environment())
     assert result.returncode == 0, result.stderr
-    shown = on_gradient_checks("tensor ").strip().splitlines()
+    shown = re.search(r"```\n(tensor .*?)```", text(CHECKS), re.S).group(1).strip().splitlines()
     assert len(shown) == 7
     for line in shown:
         assert line == "..." or line in result.stdout.splitlines(), line

@@ -28,8 +28,9 @@ def add(commands: Commands) -> None:
     check.add_argument("--json", action="store_true", help="print JSON")
     check.add_argument(
         "--mode",
-        choices=("full", "sample", "directions"),
-        help="every element; some of every tensor; or random directions through every tensor; default: full",
+        choices=("auto", "full", "sample", "directions"),
+        help="every element as far as that is cheap, directions and a sample of what is larger; every element; some of "
+        "every tensor; or random directions through every tensor; default: auto",
     )
     check.add_argument("--seed", type=whole, metavar="S", help="of parameters, batch and sample; default: 0")
     check.add_argument("--batch-size", type=positive, metavar="N", help="transitions; default: 32")
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{what}\n{numbers}, batch of {len(batch.rew)}", file=out)
     if not is_warm("gradcheck"):
         print("compiling the checks (first run of this version on this machine, about a minute)", file=out)
-    report = check_agent(agent, batch, mode=args.mode or "full", seed=args.seed or 0, progress=tell)
+    report = check_agent(agent, batch, mode=args.mode or "auto", seed=args.seed or 0, progress=tell)
     mark_warm("gradcheck")
     tell("")
     print(report.to_json() if args.json else "\n" + report.table(wants_colour()))
@@ -63,11 +64,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _planted(as_json: bool) -> int:
-    from ..gradcheck.planted import BUGS, text, verdict
+    from ..gradcheck.planted import CATALOGUE, text, verdict
 
     verdicts = []
-    for number, bug in enumerate(BUGS, 1):
-        tell(f"{number} of {len(BUGS)}: {bug.name}")
+    for number, bug in enumerate(CATALOGUE, 1):
+        tell(f"{number} of {len(CATALOGUE)}: {bug.name}")
         verdicts.append(verdict(bug))
         tell("")
         if not as_json:
@@ -76,7 +77,7 @@ def _planted(as_json: bool) -> int:
     structural = sum(not v.by_differences for v in verdicts)
     small = sum(v.wrong_with_small_weights and v.usual != "fail" for v in verdicts)
     if as_json:
-        records = [{**v.bug._asdict(), **v._asdict(), "bug": v.bug.name, "caught": v.caught} for v in verdicts]
+        records = [{"source": v.bug.source, **v._asdict(), "bug": v.bug.name, "caught": v.caught} for v in verdicts]
         print(json.dumps(records, indent=2))
     else:
         print(

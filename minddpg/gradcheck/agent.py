@@ -19,13 +19,16 @@ from ..fast.jit import FloatArray
 from ..networks import Network, actor_forward, copy_network, critic_forward, layer_input
 from ..replay import Batch, ShapeError, check_shapes
 from .agent_structure import Source, agent_gradients, bellman, check_agent_structure, named
-from .checker import DIRECTIONS, SAMPLES, Judgement, Mode, check_options, choose_lines
+from .checker import check_options
 from .differences import EPS, Lines, Measure, Probe, Quotients, measure
+from .effort import FULL_BUDGET, Effort
+from .judgement import DIRECTIONS, SAMPLES, Judgement, Mode, lines_of, plan
 from .report import Report, TensorReport
 from .structure import difference
 from .sweep import SQUARED_ERROR, Sweep, sweep_actor, sweep_critic
 
 Flags = npt.NDArray[np.bool_]
+SWEPT_BUDGET = 500_000  # compiled evaluations up to which mode "auto" looks at every element
 CLOSED = "no sample has an open path to it (dead units, or saturated actions)"
 MINDDPG = Source(ddpg, networks, agents)
 
@@ -34,7 +37,7 @@ def check_agent(
     agent: DDPG,
     batch: Batch,
     *,
-    mode: Mode = "full",
+    mode: Mode = "auto",
     samples: int = SAMPLES,
     directions: int = DIRECTIONS,
     rtol: float = 1e-6,
@@ -49,7 +52,8 @@ def check_agent(
     end. The column float32 is the relative error of the same gradient computed in the agent's own dtype. A tensor that
     is zero because no sample has an open path to it is right, and says so.
     Structural checks: see agent_structure.py. Neither agent nor batch is changed.
-    mode, samples, directions, rtol, seed: see check_gradient. source: whose gradients to check; the finite differences
+    mode, samples, directions, rtol, seed: see check_gradient; "auto" reaches further here, 500,000 evaluations, since
+    they are compiled. source: whose gradients to check; the finite differences
     are always minddpg's. progress: called with what is checked next. Raises ShapeError where the batch does not fit.
     """
     check_options(mode, samples, directions, rtol)
@@ -69,14 +73,17 @@ def check_agent(
         _chain(exact, batch),
     ):
         tell(f"finite differences of {function.name}")
+        sizes = {name: array.size for name, array in function.probe.inputs.items()}
         # As plain NumPy, one forward per step is faster than the sweep's loops.
-        swept = mode == "full" and not numba.config.DISABLE_JIT
-        for name in function.probe.inputs:
-            gradient = gradients[name]
-            lines = choose_lines(gradient, mode, samples, directions, rng)
-            sweep = function.sweep(name) if function.sweep and swept else None
+        compiled = function.sweep is not None and not numba.config.DISABLE_JIT
+        modes = plan(sizes, mode, SWEPT_BUDGET if compiled else FULL_BUDGET)
+        looks = {name: lines_of(gradients[name], modes[name], samples, directions, rng) for name in sizes}
+        effort = Effort(sum(2 * lines.total for lines in looks.values()), progress)
+        for name, lines in looks.items():
+            effort.what, gradient = name, gradients[name]
+            sweep = function.sweep(name) if function.sweep and compiled and modes[name] == "full" else None
             look = sweep or partial(measure, function.probe, name, lines)
-            tensor = Judgement(function.probe, name, gradient, lines, look, rtol, 0.0, 0.0, {n}).report()
+            tensor = Judgement(function.probe, name, gradient, lines, look, rtol, 0.0, 0.0, n.__eq__, effort).report()
             error = difference(narrow[name], gradient) if name in narrow else math.nan
             note = CLOSED if name in function.closed else ""
             tensors[name] = replace(tensor, float32_error=error, note=note)
@@ -198,7 +205,7 @@ def _settle(source: Source, agent: Any, batch: Batch, tensor: TensorReport, rtol
     numbers = np.array([np.ravel_multi_index(index, tensor.shape) for index in tensor.unresolved_at])
     lines = Lines(tensor.shape, numbers, None)
     look = partial(measure, probe, name, lines)
-    again = Judgement(probe, name, gradient, lines, look, rtol, 0.0, 0.0, {len(batch.obs)}).report()
+    again = Judgement(probe, name, gradient, lines, look, rtol).report()
     if again.wrong or again.noisy:
         return replace(again, name=f"{name} below the tanh")
     return replace(

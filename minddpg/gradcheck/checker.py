@@ -10,7 +10,9 @@ tensor is a failure, as is a tensor where nothing was compared.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -19,19 +21,37 @@ import numpy as np
 import numpy.typing as npt
 
 from ..fast.jit import FloatArray
-from .differences import STEP, Inputs, Lines, Measure, Probe, is_resolved, measure, refine, second_look
-from .hints import hint
-from .report import Check, Report, TensorReport
-from .structure import Backward, check_structure
+from .differences import (
+    FLOAT32,
+    FLOAT64,
+    Inputs,
+    Precision,
+    Probe,
+    measure,
+    neighbouring_slopes,
+    output_array,
+    reaches,
+    second_look,
+)
+from .effort import FULL_BUDGET, Effort, Tell
+from .judgement import DIRECTIONS, SAMPLES, Judgement, Mode, choose_lines, lines_of, plan
+from .report import Check, Report
+from .structure import (
+    NOT_WRITTEN,
+    Backward,
+    Structure,
+    batch_axes,
+    copies,
+    gradient_array,
+    growth_when_tripled,
+    written,
+)
 
-Mode = Literal["full", "sample", "directions"]
+__all__ = ["DIRECTIONS", "SAMPLES", "Judgement", "Mode", "assert_gradients", "check_gradient", "choose_lines"]
+
 Gradients = Mapping[str, npt.ArrayLike]
-WORDS = ("right", "wrong", "zero", "kink", "noisy", "unresolved")
-SAMPLES = 32  # elements per tensor
-DIRECTIONS = 8  # per tensor
-NOISY = "the function jitters: it computes in float32 somewhere, draws random numbers, or large terms in it cancel"
-WORST_LOOKED_AT = 4  # second looks at a tensor's wrong elements; where all of them stay wrong, so do the others
-KINKS_LOOKED_AT = 256  # second looks at a tensor's elements on kinks
+TOGETHER = "elements on kinks, moved together, have a gradient that fits"
+OFF_THE_KINKS = "the gradients of what stands on nothing but kinks are right close by"
 
 
 def check_gradient(
@@ -40,74 +60,119 @@ def check_gradient(
     gradients: Gradients | Backward,
     *,
     upstream: npt.ArrayLike | None = None,
-    mode: Mode = "full",
+    mode: Mode = "auto",
     samples: int = SAMPLES,
     directions: int = DIRECTIONS,
-    rtol: float = 1e-6,
+    rtol: float | None = None,
     atol: float = 0.0,
     seed: int = 0,
     pattern: Callable[[Inputs], npt.NDArray[np.bool_]] | None = None,
     batch: tuple[str, ...] = (),
+    constants: tuple[str, ...] = (),
+    dtype: Literal["float64", "float32"] = "float64",
+    progress: Tell | None = None,
 ) -> Report:
     """Compare hand-written gradients with central differences.
 
     function: maps a dict of float64 arrays to a scalar loss, or to an array, which then needs `upstream`: the loss is
-    sum(upstream * function(inputs)). It must not keep or write its inputs.
+    sum(upstream * function(inputs)). Where it writes into its inputs, the report says into which, and nothing else.
     inputs: arrays by name. The check runs on float64 copies; arrays of whole numbers and bools without a gradient
     (labels, masks) keep their dtype.
-    gradients: dloss/dinput by name for the tensors to check (not necessarily all), each of its tensor's shape; or,
-    better, the backward itself, a function of (inputs), or of (inputs, upstream) where there is an upstream, that
-    returns them. It is then run on the float64 copies, its float32 error is stated, and the structural checks are made
-    that finite differences miss (see structure.py). Arrays of float32 are compared as exactly as float32 allows.
+    gradients: dloss/dinput by name, each of its tensor's shape; or, better, the backward itself, a function of
+    (inputs), or of (inputs, upstream) where there is an upstream, that returns them. It is then run on the float64
+    copies, each time right after the function (layers may remember their forward pass), its float32 error is stated,
+    and the structural checks are made that finite differences miss (see structure.py). Arrays of float32 are compared
+    as exactly as float32 allows. In the order of a backward, output first, they also tell where a fault starts.
     mode: "full" checks every element. "sample" checks up to `samples` elements of every tensor, from all over its rows
-    and columns, the largest among them. "directions" checks the slope along `directions` random directions of each
-    tensor: two evaluations each however large the tensor is, but an element that is small beside the others may be
-    wrong unseen.
-    rtol: relative error allowed, per element. atol: absolute error allowed; leave it at 0 unless you know the scale.
+    and columns, the largest among them, and two directions. "directions" checks the slope along `directions` random
+    directions of each tensor: two evaluations each however large the tensor is, but an element that is small beside the
+    others may be wrong unseen. What a direction finds is located by bisection. "auto" checks every element as long as
+    that takes 20,000 evaluations (fewer where these are of more than 10,000 numbers), and a sample and directions of
+    the tensors beyond.
+    rtol: relative error allowed, per element; default 1e-6, or 1e-3 for dtype "float32". atol: absolute error allowed;
+    leave it at 0 unless you know the scale.
     seed: of the sample and the directions.
     pattern: for piecewise functions, which branch each element takes (a ReLU's mask) as a bool array; elements whose
-    steps all change it stand on a kink and are counted instead of compared. Without it, kinks are found by five points.
-    batch: names of the inputs whose first axis is the batch, for functions that treat its rows independently; adds
-    the checks that no row leaks into another's gradient and that a tripled batch does not change a mean's.
+    steps all change it stand on a kink and are counted instead of compared. Without it, their slopes tell kinks.
+    batch: names of the inputs whose first axis (or last, for samples in columns) is the batch, for functions that treat
+    its rows independently; adds the checks that no row leaks into another's gradient and that a tripled batch does not
+    change a mean's.
+    constants: names of the float inputs that need no gradient (targets, additive masks); they may hold NaN and
+    infinities. Any other float input without a gradient is a failure.
+    dtype: "float32" for functions that can only compute in float32: inputs are float32, steps larger, and what cannot
+    be told to 5 % is unresolved.
+    progress: called with what is being done, after two seconds; on a terminal it is shown unless this is given.
 
     Raises ValueError for shapes that do not fit, dtypes that are not numbers, NaN, and names that are unknown.
     """
+    precision = {"float64": FLOAT64, "float32": FLOAT32}.get(dtype)
+    if precision is None:
+        raise ValueError(f"dtype must be float64 or float32, not {dtype!r}")
+    rtol = (1e-6 if precision is FLOAT64 else 1e-3) if rtol is None else rtol
     check_options(mode, samples, directions, rtol, atol)
-    batch = (batch,) if isinstance(batch, str) else tuple(batch)
-    arrays = _arrays(inputs, gradients)
-    weights = _float64("upstream", 1.0 if upstream is None else upstream)
-    lengths = {arrays[name].shape[:1] for name in batch if name in arrays}
-    if any(name not in arrays for name in batch) or len(lengths) > 1 or () in lengths:
-        raise ValueError(f"batch must name inputs whose first axes are equally long, not {', '.join(batch)}")
-    probe = Probe(function, arrays, weights, pattern)
-    analytic: Gradients
-    checks: list[Check] = []
-    float32_errors: dict[str, float] = {}
-    if callable(gradients):
-        given = None if upstream is None else weights
-        analytic, float32_errors, checks = check_structure(function, gradients, arrays, given, batch)
-    else:
-        analytic = gradients
+    batch, constants = ((names,) if isinstance(names, str) else tuple(names) for names in (batch, constants))
+    arrays = _arrays(inputs, gradients, constants, precision)
+    weights = _floats("upstream", 1.0 if upstream is None else upstream, precision)
+    given = None if upstream is None else weights
+    _check_batch(batch, arrays)
+
+    seconds = math.inf
+    for _ in range(2):  # the first call of all also warms up
+        first, started = copies(arrays), time.perf_counter()
+        with np.errstate(all="ignore"):
+            output_array(function(first))
+        seconds = min(seconds, time.perf_counter() - started)
+        spoilt = written(first, arrays)
+        if spoilt:
+            return _stopped(spoilt, rtol, atol, mode)
+    analytic, checks, float32_errors = dict(gradients) if isinstance(gradients, Mapping) else {}, [], {}
+    structure = None
+    if not isinstance(gradients, Mapping):
+        structure = Structure(function, gradients, arrays, given, constants, precision)
+        analytic = dict(structure.analytic)
     if not analytic:
         raise ValueError("no gradients to check")
-    known = [arrays[name] for name in batch] or [weights, *(x for name, x in arrays.items() if name not in analytic)]
-    batch_sizes = {n for array in known for n in array.shape[:1]}
-    rng = np.random.default_rng(seed)
-    tensors = []
-    for name, gradient in analytic.items():
-        checked = _checked_gradient(name, gradient, arrays)
-        lines = choose_lines(checked, mode, samples, directions, rng)
-        look = partial(measure, probe, name, lines)
-        tensor = Judgement(probe, name, checked, lines, look, rtol, atol, _blur(gradient), batch_sizes).report()
-        tensors.append(replace(tensor, float32_error=float32_errors.get(name, math.nan)))
-    unchecked = tuple(name for name, array in arrays.items() if name not in analytic and array.dtype.kind == "f")
-    return Report(tuple(tensors), tuple(checks), rtol, atol, mode, unchecked)
+    checked = {name: _checked_gradient(name, gradient, arrays, constants) for name, gradient in analytic.items()}
+    if structure is not None:
+        checks = structure.checks(batch)
+        float32_errors = structure.float32_errors() if precision is FLOAT64 else {}
+    forgotten = [name for name, x in arrays.items() if name not in analytic and x.dtype.kind == "f"]
+    forgotten = [name for name in forgotten if name not in constants]
+    checks.append(_nothing_forgotten(forgotten))
+
+    numbers, rng = sum(x.size for x in arrays.values()), np.random.default_rng(seed)
+    modes = plan({name: g.size for name, g in checked.items()}, mode, FULL_BUDGET, numbers)
+    looks = {name: lines_of(g, modes[name], samples, directions, rng) for name, g in checked.items()}
+    effort = Effort(sum(2 * lines.total for lines in looks.values()), progress)
+    effort.pace(seconds)
+    try:
+        effort.what = next(iter(looks))
+        probe = Probe(function, arrays, weights, pattern, precision, effort.tick, constants)
+        sizes = _BatchSizes(function, arrays, given, batch, constants)
+        judgements = []
+        for name, lines in looks.items():
+            effort.what = name
+            look = partial(measure, probe, name, lines)
+            blur = _blur(analytic[name])
+            own = partial(_own_rounding, structure, name)
+            judgements.append(Judgement(probe, name, checked[name], lines, look, rtol, atol, blur, sizes, effort, own))
+        tensors = [replace(j.report(), float32_error=float32_errors.get(j.name, math.nan)) for j in judgements]
+        checks += _kinks_together(probe, judgements, rtol)
+        bare = [t.name for t in tensors if t.kinks and not t.checked]
+        if bare and structure is not None:
+            checks += _off_the_kinks(function, structure, arrays, weights, constants, bare, precision, rtol)
+    finally:
+        effort.close()
+    spoilt = written(arrays, first)
+    if spoilt:
+        return _stopped(spoilt, rtol, atol, mode)
+    return Report(tuple(tensors), tuple(checks), rtol, atol, mode, tuple(forgotten))
 
 
 def check_options(mode: str, samples: int, directions: int, rtol: float, atol: float = 0.0) -> None:
     """Raises ValueError for options that make no sense."""
-    if mode not in ("full", "sample", "directions"):
-        raise ValueError(f"mode must be full, sample or directions, not {mode!r}")
+    if mode not in ("auto", "full", "sample", "directions"):
+        raise ValueError(f"mode must be auto, full, sample or directions, not {mode!r}")
     if samples < 1 or directions < 1 or not 0 <= rtol < 1 or not 0 <= atol < math.inf:
         raise ValueError("samples and directions must be 1 or more, rtol in [0, 1), atol 0 or more")
 
@@ -119,46 +184,108 @@ def assert_gradients(
     **options: Any,
 ) -> Report:
     """`check_gradient` for tests, with the same options: raises AssertionError with the table unless all is right."""
+    __tracebackhide__ = True  # pytest then shows the test's own line, and the table
     report = check_gradient(function, inputs, gradients, **options)
     if not report.ok:
-        raise AssertionError("the gradients are not right\n" + str(report))
+        raise AssertionError(f"\n{report}")
     return report
 
 
-def _arrays(inputs: Mapping[str, npt.ArrayLike], gradients: Gradients | Backward) -> Inputs:
-    """Copies of the inputs: in float64, but for whole numbers and bools that nobody wants a gradient of."""
+# --- what was given ---------------------------------------------------------------------------------------------------
+
+
+def _arrays(
+    inputs: Mapping[str, npt.ArrayLike],
+    gradients: Gradients | Backward,
+    constants: tuple[str, ...],
+    precision: Precision,
+) -> Inputs:
+    """Copies of the inputs: as floats, but for whole numbers and bools that nobody wants a gradient of."""
     for what, given in (("inputs", inputs), ("gradients", gradients)):
         if not isinstance(given, Mapping) and not (what == "gradients" and callable(given)):
             raise ValueError(f"{what} must be arrays by name, like {{'x': x}}, not {type(given).__name__}")
-    wanted = () if callable(gradients) else gradients
-    arrays = {}
+    unknown = [name for name in constants if name not in inputs]
+    if unknown:
+        raise ValueError(f"constants names {', '.join(unknown)}, but inputs has {', '.join(map(str, inputs))}")
+    wanted = gradients if isinstance(gradients, Mapping) else ()
+    arrays: Inputs = {}
     for name, value in inputs.items():
-        kept = np.asarray(value).dtype.kind in "iub" and name not in wanted
-        arrays[name] = np.array(value) if kept else _float64(name, value)
+        array = _array(str(name), value)
+        if array.dtype.kind in "iub" and (name not in wanted or array.dtype.kind == "b"):
+            arrays[name] = array
+        elif name in constants:
+            arrays[name] = array.astype(precision.dtype) if array.dtype.kind == "f" else array
+        else:
+            arrays[name] = _floats(name, array, precision)
     return arrays
 
 
-def _float64(name: str, value: npt.ArrayLike) -> FloatArray:
-    """A float64 copy."""
+def _array(name: str, value: Any) -> npt.NDArray[Any]:
+    if isinstance(value, Mapping):
+        inner = next(iter(value), "W")
+        raise ValueError(f"{name} is a dict; name its arrays one by one, as in {{'{name}.{inner}': ...}}")
+    if value is None:
+        raise ValueError(f"{name} is None, but must be an array")
+    if hasattr(value, "toarray"):
+        raise ValueError(f"{name} is a sparse {type(value).__name__}: give its .toarray()")
+    try:
+        array = np.array(value)
+    except ValueError:
+        array = np.zeros(0, object)
+    several = isinstance(value, (list, tuple)) and any(isinstance(v, np.ndarray) and v.ndim for v in value)
+    if array.dtype == object or (several and array.dtype.kind not in "fiub"):
+        raise ValueError(
+            f"{name} holds several arrays or objects; name them one by one, as in {{'{name}.0': ..., '{name}.1': ...}}"
+        )
+    return array
+
+
+def _floats(name: str, value: npt.ArrayLike, precision: Precision) -> FloatArray:
+    """A copy as floats."""
     array = np.asarray(value)
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{name} holds {array.dtype}, but must hold real numbers")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds a NaN or an infinity")
-    return np.array(array, np.float64)
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        where = f" at {tuple(map(int, bad[0]))}" if array.ndim else ""
+        more = f", and {len(bad) - 1} more" if len(bad) > 1 else ""
+        cure = "; if it needs no gradient, name it in constants" if "gradient of" not in name else ""
+        raise ValueError(f"{name} holds a NaN or an infinity{where}{more}{cure}")
+    return np.array(array, precision.dtype)
 
 
-def _checked_gradient(name: str, gradient: npt.ArrayLike, arrays: Inputs) -> FloatArray:
+def _checked_gradient(name: str, gradient: npt.ArrayLike, arrays: Inputs, constants: tuple[str, ...]) -> FloatArray:
     """The gradient of an input in float64. Raises ValueError where it does not fit."""
     if name not in arrays:
         raise ValueError(f"there is a gradient of {name}, but no input of that name; inputs: {', '.join(arrays)}")
-    if np.shape(gradient) != arrays[name].shape:
-        raise ValueError(
-            f"the gradient of {name} has shape {np.shape(gradient)}, but {name} has shape {arrays[name].shape}"
-        )
+    if name in constants:
+        raise ValueError(f"there is a gradient of {name}, which constants names; leave out one of the two")
+    array = gradient_array(name, gradient)
     if arrays[name].dtype.kind != "f":
-        raise ValueError(f"there is a gradient of {name}, which holds {arrays[name].dtype}; give it as floats")
-    return _float64(f"the gradient of {name}", gradient)
+        raise ValueError(
+            f"there is a gradient of {name}, which holds {arrays[name].dtype}; give it as floats, or "
+            "leave the gradient out"
+        )
+    if array.shape != arrays[name].shape:
+        turned = ": it is transposed" if array.ndim > 1 and array.T.shape == arrays[name].shape else ""
+        raise ValueError(
+            f"the gradient of {name} has shape {array.shape}, but {name} has shape {arrays[name].shape}{turned}"
+        )
+    return _floats(f"the gradient of {name}", array, FLOAT64)
+
+
+def _check_batch(batch: tuple[str, ...], arrays: Inputs) -> None:
+    unknown = [name for name in batch if name not in arrays]
+    if unknown:
+        raise ValueError(f"batch names {', '.join(unknown)}, but inputs has {', '.join(arrays)}")
+    if batch and not batch_axes([arrays[name] for name in batch]):
+        shapes = ", ".join(f"{name} {arrays[name].shape}" for name in batch)
+        raise ValueError(
+            f"batch must name inputs whose first axes are equally long, or all of whose last axes are (samples in "
+            f"columns), not {shapes}"
+        )
+    if batch and not arrays[batch[0]].size:
+        raise ValueError(f"batch names {batch[0]}, which is empty")
 
 
 def _blur(gradient: npt.ArrayLike) -> float:
@@ -169,117 +296,120 @@ def _blur(gradient: npt.ArrayLike) -> float:
     return 8 * float(np.finfo(array.dtype).eps) * float(np.abs(array).max())
 
 
-def choose_lines(gradient: FloatArray, mode: Mode, samples: int, directions: int, rng: np.random.Generator) -> Lines:
-    """The elements or directions to look at."""
-    shape, size = gradient.shape, gradient.size
-    if mode == "directions" and size:
-        drawn = rng.standard_normal((directions, *shape))
-        norms = np.linalg.norm(drawn.reshape(directions, -1), axis=1)
-        return Lines(shape, np.arange(directions), drawn / norms.reshape(-1, *[1] * len(shape)))
-    if mode != "sample" or size <= samples:
-        return Lines(shape, np.arange(size), None)
-    # Each axis is gone through in an order of its own: min(samples, rows) rows are met, and as many columns.
-    orders = [np.concatenate([rng.permutation(length) for _ in range(-(-samples // length))]) for length in shape]
-    chosen = {int(np.abs(gradient).argmax())}
-    for where in zip(*orders, strict=False):
-        if len(chosen) < samples:
-            chosen.add(int(np.ravel_multi_index(where, shape)))
-    while len(chosen) < samples:
-        chosen.add(int(rng.integers(size)))
-    return Lines(shape, np.array(sorted(chosen)), None)
+def _own_rounding(structure: Structure | None, name: str) -> float:
+    """What rounding makes of a gradient's elements, as running the backward on inputs with other last bits shows it."""
+    return 0.0 if structure is None else 4 * structure.rounding_of(name)
 
 
-class Judgement:
-    """One tensor's gradient, line by line. state: right, wrong, zero, kink, noisy or unresolved."""
+def _stopped(spoilt: list[str], rtol: float, atol: float, mode: str) -> Report:
+    names = ", ".join(f"{name} (by the function)" for name in spoilt)
+    detail = f"{names} written: work on a copy, as in x = x.copy(). Nothing else was checked"
+    return Report((), (Check(NOT_WRITTEN, False, detail),), rtol, atol, mode)
+
+
+def _nothing_forgotten(names: list[str]) -> Check:
+    detail = f"{', '.join(names)} without: return it, or name it in constants={tuple(names)}" if names else ""
+    return Check("every float input has a gradient, but for constants", not names, detail)
+
+
+class _BatchSizes:
+    """Whether a number is the length of a batch: tripling what is as long leaves a mean alone, or triples a sum."""
 
     def __init__(
         self,
-        probe: Probe,
-        name: str,
-        gradient: FloatArray,
-        lines: Lines,
-        look: Measure,
-        rtol: float,
-        atol: float,
-        blur: float,
-        batch_sizes: set[int],
+        function: Callable[[Inputs], Any],
+        arrays: Inputs,
+        upstream: FloatArray | None,
+        batch: tuple[str, ...],
+        constants: tuple[str, ...],
     ):
-        """look: first looks at lines. blur: rounding error of the gradient itself. batch_sizes: for hints."""
-        self.probe, self.name, self.gradient, self.lines = probe, name, gradient, lines
-        self.tolerances, self.batch_sizes = (rtol, atol, blur), batch_sizes
-        self.analytic, count = lines.slopes(gradient), len(lines.numbers)
-        first = look(np.arange(count), STEP)
-        self.numeric, self.error = refine(look, first, self.analytic, rtol)
-        self.slope = np.full(count, math.nan)
-        size = np.maximum(np.abs(self.analytic), np.abs(self.numeric))
-        near = np.abs(self.analytic - self.numeric) <= rtol * size + atol + self.error + blur
-        self.state = np.full(count, "unresolved")
-        self.state[near & (is_resolved(self.error, blur, size) | (atol > 0))] = "right"
-        self.state[~near] = "wrong"
-        self.state[size == 0] = "zero"
-        self.state[first.kinked] = "kink"
-        self._look_again()
+        self.function, self.arrays, self.upstream, self.batch = function, arrays, upstream, batch
+        self.constants = constants
+        self.known: dict[int, bool] = {}
 
-    def _look_again(self) -> None:
-        suspects = np.flatnonzero(self.state == "wrong")
-        suspects = suspects[np.argsort(-self._relative_error()[suspects], kind="stable")]
-        if any([self._second_look(i) != "wrong" for i in suspects[:WORST_LOOKED_AT]]):
-            for i in suspects[WORST_LOOKED_AT:]:
-                self._second_look(i)
-        for i in np.flatnonzero(self.state == "kink")[:KINKS_LOOKED_AT]:
-            self._second_look(i)
+    def __call__(self, n: int) -> bool:
+        if n not in self.known:
+            self.known[n] = self._is_one(n)
+        return self.known[n]
 
-    def _second_look(self, i: np.intp) -> str:
-        again = second_look(self.probe, self.name, self.lines.where(int(i)), float(self.analytic[i]), *self.tolerances)
-        self.state[i], self.slope[i] = again.word, again.slope
-        if not math.isnan(again.numeric):
-            self.numeric[i], self.error[i] = again.numeric, again.error
-        return again.word
+    def _is_one(self, n: int) -> bool:
+        if self.batch:
+            axes = batch_axes([self.arrays[name] for name in self.batch])
+            return any(self.arrays[self.batch[0]].shape[axis] == n for axis in axes)
+        for axis in (0, -1):
+            long = [name for name, x in self.arrays.items() if x.ndim > (axis < 0) and x.shape[axis] == n]
+            others = [name for name in long if not self._is_a_weight(name, n, axis)]
+            shared = 0 if self.upstream is None else int(n in self.upstream.shape)
+            for names in {tuple(long), tuple(others)}:
+                if len(names) + shared < 2 or not names:
+                    continue
+                with suppress(Exception), np.errstate(all="ignore"):
+                    if growth_when_tripled(self.function, self.arrays, self.upstream, names, axis) is not None:
+                        return True
+        return False
 
-    def _relative_error(self) -> FloatArray:
-        size = np.maximum(np.abs(self.analytic), np.abs(self.numeric))
-        return np.divide(np.abs(self.analytic - self.numeric), size, out=np.zeros_like(size), where=size > 0)
+    def _is_a_weight(self, name: str, n: int, axis: int) -> bool:
+        """Whether another axis of this array is as long as a vector, as that of a weight is as long as its bias."""
+        if name in self.constants or self.arrays[name].dtype.kind != "f":
+            return False
+        shape = self.arrays[name].shape
+        rest = shape[1:] if axis == 0 else shape[:-1]
+        return any(x.ndim == 1 and x.shape[0] in rest for other, x in self.arrays.items() if other != name)
 
-    def report(self) -> TensorReport:
-        """The row of the table."""
-        count = {word: int(np.sum(self.state == word)) for word in WORDS}
-        wrong, compared = self.state == "wrong", (self.state == "right") | (self.state == "wrong")
-        rank = np.where(compared | (self.state == "noisy"), self._relative_error() + wrong, -1.0)
-        worst = int(np.argmax(rank)) if len(rank) and rank.max() >= 0 else None
-        a, n, told = self.analytic[compared], self.numeric[compared], wrong & ~np.isnan(self.slope)
-        size = np.maximum(np.abs(a), np.abs(n))
-        tolerance = self.tolerances[0] + (self.error[compared] + self.tolerances[1]) / np.maximum(size, 1e-300)
-        norm = max(float(np.linalg.norm(a)), float(np.linalg.norm(n)))
-        return TensorReport(
-            self.name,
-            self.gradient.shape,
-            looked=len(rank),
-            checked=int(compared.sum()),
-            zeros=count["zero"],
-            kinks=count["kink"],
-            unresolved=count["unresolved"],
-            noisy=count["noisy"],
-            wrong=count["wrong"],
-            max_rel_error=0.0 if worst is None else float(self._relative_error()[worst]),
-            tolerance=float(tolerance[~wrong[compared]].max(initial=0.0)),
-            index=() if worst is None else self.lines.index_of(worst),
-            analytic=0.0 if worst is None else float(self.analytic[worst]),
-            numeric=0.0 if worst is None else float(self.numeric[worst]),
-            rel_error=float(np.linalg.norm(a - n)) / norm if norm else 0.0,
-            slope=float(np.median(self.slope[told])) if told.any() else math.nan,
-            usual=bool(np.all(np.abs(a - n) <= 1e-5 + 1e-3 * np.abs(n))),
-            hint=self._hint(),
-            kinks_at=tuple(self.lines.index_of(int(i)) for i in np.flatnonzero(self.state == "kink")),
-            unresolved_at=tuple(self.lines.index_of(int(i)) for i in np.flatnonzero(self.state == "unresolved")),
-        )
 
-    def _hint(self) -> str:
-        wrong = self.state == "wrong"
-        if not wrong.any():
-            return NOISY if np.any(self.state == "noisy") else ""
-        known = wrong | (self.state == "right") | (self.state == "zero")
-        numeric, x = np.where(known, self.numeric, math.nan), self.probe.inputs[self.name]
-        if len(numeric) == self.gradient.size and self.lines.directions is None:
-            shape = self.gradient.shape
-            return hint(self.gradient, numeric.reshape(shape), wrong.reshape(shape), x, self.batch_sizes)
-        return hint(self.analytic, numeric, wrong, self.lines.slopes(x), self.batch_sizes)
+# --- kinks ------------------------------------------------------------------------------------------------------------
+
+
+def _kinks_together(probe: Probe, judgements: list[Judgement], rtol: float) -> list[Check]:
+    """Where several elements stand on kinks, each may seem right alone: 1 to each of k tied maxima is wrong."""
+    flags = {j.name: j.kinks() for j in judgements}
+    groups = [{name: flag} for name, flag in flags.items() if flag.sum() > 1]
+    everything = {name: flag for name, flag in flags.items() if flag.any()}
+    groups += [everything] if len(everything) > 1 else []
+    if not groups:
+        return []
+    gradients, details = {j.name: j.gradient for j in judgements}, []
+    for group in groups:
+        units = sum(int(flag.sum()) for flag in group.values())
+        where = {name: np.asarray(flag, probe.inputs[name].dtype) for name, flag in group.items()}
+        analytic = float(sum(np.sum(gradients[name][flag]) for name, flag in group.items()))
+        found = second_look(probe, "", where, analytic, max(rtol, 1e-6))
+        slopes = neighbouring_slopes(probe, "", where) if found is not None and found.word == "wrong" else []
+        if found is not None and slopes and not reaches(slopes, analytic, units):
+            details.append(
+                f"along those of {' and '.join(group)} it is {analytic:.4g}, but the slope {found.numeric:.4g}"
+            )
+    detail = f"{'; '.join(details)}. Of k tied maxima one gets the gradient, or each a share of it" if details else ""
+    return [Check(TOGETHER, not details, detail)]
+
+
+def _off_the_kinks(
+    function: Callable[[Inputs], npt.ArrayLike],
+    structure: Structure,
+    arrays: Inputs,
+    weights: FloatArray,
+    constants: tuple[str, ...],
+    names: list[str],
+    precision: Precision,
+    rtol: float,
+) -> list[Check]:
+    """Compare, at a point close by, what could not be compared here."""
+    rng = np.random.default_rng(2)
+    moved = copies(arrays)
+    for name, x in moved.items():
+        if x.dtype.kind == "f" and name not in constants and x.size:
+            size = float(np.sqrt(np.mean(np.square(x)))) or 1.0
+            x += np.asarray(0.01 * size * rng.standard_normal(x.shape), x.dtype)
+    wrong = []
+    try:
+        gradients = structure.run(moved)
+        probe = Probe(function, moved, weights, None, precision, None, constants)
+        for name in names:
+            lines = choose_lines(gradients[name], "directions", 1, 4, rng)
+            look = partial(measure, probe, name, lines)
+            found = Judgement(probe, name, np.asarray(gradients[name], np.float64), lines, look, rtol).report()
+            wrong += [name] if found.wrong else []
+    except ValueError:
+        return []  # outside of the function's domain
+    detail = f"{', '.join(wrong)} wrong there" if wrong else ""
+    return [Check(OFF_THE_KINKS, not wrong, detail)]

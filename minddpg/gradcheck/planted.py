@@ -1,4 +1,6 @@
-"""Historical gradient bugs, planted one at a time into a copy of minddpg's own source: a checker that misses one fails.
+"""The catalogue of gradient bugs, each planted and caught: a checker that misses one fails.
+
+BUGS stand in copies of minddpg's own source, one at a time; SITUATIONS (situations.py) are small functions.
 
 Each names where it was seen: an issue, a pull request or a repository. The copy runs as plain NumPy and is checked by
 `check_agent` against minddpg's forward, on an agent as the paper has it: the action joins at the second layer, weight
@@ -23,6 +25,7 @@ from ..replay import Batch
 from .agent import check_agent
 from .agent_structure import Source
 from .report import Report
+from .situations import SITUATIONS, Situation
 
 N = 16  # transitions
 PACKAGE = "minddpg_with_a_bug"
@@ -47,7 +50,7 @@ class Verdict(NamedTuple):
     differences caught it on the agent as the paper initialises it already.
     """
 
-    bug: Bug
+    bug: Bug | Situation
     by_differences: bool
     by_structure: bool
     hint: str
@@ -229,6 +232,8 @@ BUGS = (
     ),
 )  # fmt: skip
 
+CATALOGUE: tuple[Bug | Situation, ...] = (*BUGS, *SITUATIONS)
+
 
 @contextmanager
 def copy_of_minddpg(bug: Bug | None) -> Iterator[Source]:
@@ -282,12 +287,12 @@ def check_planted(bug: Bug | None, seed: int = 0) -> list[Report]:
     return reports
 
 
-def verdict(bug: Bug) -> Verdict:
+def verdict(bug: Bug | Situation) -> Verdict:
     """Plant it, check, and say what caught it. Raises LookupError where the source it spoils has changed."""
-    reports = check_planted(bug)
+    reports = [bug.check()] * 2 if isinstance(bug, Situation) else check_planted(bug)
     wrong = [tensor for report in reports for tensor in report.tensors if not tensor.ok]
     broken = [check for report in reports for check in report.checks if not check.ok]
-    hints = [tensor.hint for tensor in wrong if tensor.hint]
+    hints = [tensor.hint for tensor in wrong if tensor.hint] or [report.start for report in reports if report.start]
     paper, larger = (all(tensor.usual for tensor in report.tensors) for report in reports)
     usual = "pass" if paper and larger else "pass with the paper's initial weights" if paper else "fail"
     shown = f"{broken[0].name}: {broken[0].detail}" if broken else ""
