@@ -14,6 +14,7 @@ from typing import Any
 
 MOST = 10**15  # of anything that is counted: enough for all machines, and small enough for every computation
 MOST_UNITS = 1_000_000  # of a layer
+MOST_RETURN = 10_000  # rewards that are summed up
 
 
 class ConfigError(ValueError):
@@ -70,6 +71,33 @@ class Config:
         "draw the last layers' weights and biases from U(-x, x); none: U(-1/sqrt(fan-in), 1/sqrt(fan-in)) "
         "as everywhere else; paper: 0.003",
     )
+    algorithm: str = _setting(
+        "ddpg", "ddpg, or td3: twin critics, a delayed policy, a smoothed target (Fujimoto et al. 2018); paper: ddpg"
+    )
+    policy_delay: int = _setting(
+        2, "td3 only: the actor and the targets move at every so many updates; usual: 2; paper: no such thing"
+    )
+    target_noise_std: float = _setting(
+        0.2, "td3 only: standard deviation of the noise on the target's action; usual: 0.2; paper: no such thing"
+    )
+    target_noise_clip: float = _setting(
+        0.5, "td3 only: that noise is cut off at plus and minus this; usual: 0.5; paper: no such thing"
+    )
+    reward_scale: float = _setting(
+        1.0, "rewards are learnt from times this; tables keep the environment's; usual: 0.01 to 10; paper: 1"
+    )
+    n_step: int = _setting(
+        1, "rewards that a target sums up before it trusts Q' (see returns.py); usual: 1 to 5; paper: 1"
+    )
+    max_grad_norm: float | None = _setting(
+        None, "a longer gradient, of the actor or of a critic, is shortened to this; usual: 0.5 to 40; paper: none"
+    )
+    normalise_obs: bool = _setting(
+        False, "observations minus their mean, over their spread, of all that was stored; paper: no, see normalisation"
+    )
+    final_lr_share: float = _setting(
+        1.0, "both learning rates fall linearly to this share of themselves at the last step planned; paper: 1"
+    )
     dtype: str = _setting("float32", "float32 to train, float64 to check gradients")
     num_envs: int = _setting(
         1, "environments stepped side by side; their steps add up, and updates keep pace; usual: 1 to 16; paper: 1"
@@ -90,19 +118,28 @@ class Config:
         object.__setattr__(self, "hidden_sizes", _sizes(self.hidden_sizes))
         for name in ("steps", "batch_size", "buffer_size", "update_every", "updates_per_step", "num_envs"):
             self._integer(name, 1)
+        for name in ("policy_delay", "n_step"):
+            self._integer(name, 1)
         self._integer("evaluation_episodes", 1)
         for name in ("learning_starts", "action_layer", "evaluate_every", "diagnose_every"):
             self._integer(name, 0)
-        for name in ("actor_lr", "critic_lr"):
+        for name in ("actor_lr", "critic_lr", "reward_scale"):
             self._number(name, 0, open_low=True)
+        if self.max_grad_norm is not None:
+            self._number("max_grad_norm", 0, open_low=True)
         self._number("gamma", 0, 1, open_high=True)
-        for name in ("tau", "noise_theta"):
+        for name in ("tau", "noise_theta", "final_lr_share"):
             self._number(name, 0, 1)
-        for name in ("noise_std", "critic_weight_decay"):
+        for name in ("noise_std", "critic_weight_decay", "target_noise_std", "target_noise_clip"):
             self._number(name, 0)
         if self.final_init is not None:
             self._number("final_init", 0, open_low=True)
         self._choice("noise", ("gaussian", "ou"))
+        self._choice("algorithm", ("ddpg", "td3"))
+        if not isinstance(self.normalise_obs, bool):
+            raise ConfigError(f"normalise_obs must be True or False, not {self.normalise_obs!r}")
+        if self.n_step > MOST_RETURN:
+            raise ConfigError(f"n_step must be {MOST_RETURN:,} at most, not {self.n_step!r}")
         self._choice("dtype", ("float32", "float64"))
         if self.action_layer >= max(1, len(self.hidden_sizes)):
             raise ConfigError(
@@ -139,6 +176,12 @@ class Config:
     def _choice(self, name: str, allowed: tuple[str, ...]) -> None:
         if getattr(self, name) not in allowed:
             raise ConfigError(f"{name} must be {' or '.join(allowed)}, not {getattr(self, name)!r}")
+
+    @property
+    def updates(self) -> int:
+        """Updates that are made in `steps`, if one environment makes them one by one."""
+        due = self.steps // self.update_every - self.learning_starts // self.update_every
+        return due * self.updates_per_step
 
     def replace(self, **changes: Any) -> Config:
         """A copy with some fields changed, checked like any Config."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .fast.jit import FloatArray, each, jit, where
+from .fast.jit import FloatArray, by_type, each, jit, variant, where
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 FLUSH = 1e-30  # float32's denormals start at 1e-38 and are slow; the moments of a dead unit get there in 800 updates
@@ -22,11 +22,22 @@ class Adam(NamedTuple):
     t: npt.NDArray[np.int64]
 
 
-def new_adam(params: FloatArray) -> Adam:
-    """The state before the first step: both moments zero."""
-    return Adam(np.zeros_like(params), np.zeros_like(params), np.zeros(1, np.int64))
+class ClippingAdam(NamedTuple):
+    """An Adam that shortens gradients longer than max_norm first."""
+
+    m: FloatArray
+    v: FloatArray
+    t: npt.NDArray[np.int64]
+    max_norm: float
 
 
+def new_adam(params: FloatArray, max_norm: float | None = None) -> Adam:
+    """The state before the first step: both moments zero. With a max_norm, a ClippingAdam's."""
+    state = Adam(np.zeros_like(params), np.zeros_like(params), np.zeros(1, np.int64))
+    return state if max_norm is None else ClippingAdam(*state, max_norm)  # type: ignore[return-value]
+
+
+@by_type
 @jit
 def adam(params: FloatArray, gradient: FloatArray, state: Adam, lr: float) -> None:
     """One step downhill, in place: params -= lr m^ / (sqrt(v^) + eps).    params, gradient (P,).
@@ -51,6 +62,30 @@ def adam(params: FloatArray, gradient: FloatArray, state: Adam, lr: float) -> No
         m[i] = first
         v[i] = second
         params[i] -= step * first / (np.sqrt(second) / root + eps)
+
+
+@jit
+def clipped(gradient: FloatArray, max_norm: float) -> FloatArray:
+    """gradient min(1, max_norm / |gradient|).    gradient (P,) -> (P,)
+
+    |gradient| is the root of the sum of squares over all parameters of one network, in float64. The direction stays.
+    """
+    total = 0.0
+    for i in range(gradient.size):
+        total += float(gradient[i]) * float(gradient[i])
+    shorter, share = np.empty_like(gradient), gradient.dtype.type(1)
+    if total > max_norm * max_norm:
+        share = gradient.dtype.type(max_norm / math.sqrt(total))
+    for i in each(shorter):
+        shorter[i] = share * gradient[i]
+    return shorter
+
+
+@variant(adam, ClippingAdam)
+@jit
+def clipping_adam(params: FloatArray, gradient: FloatArray, state: ClippingAdam, lr: float) -> None:
+    """A step of Adam with the clipped gradient. Pascanu et al. 2013, algorithm 1."""
+    adam(params, clipped(gradient, state.max_norm), Adam(state.m, state.v, state.t), lr)
 
 
 @jit

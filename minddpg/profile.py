@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from . import ddpg
+from . import ddpg, td3
 from .agent import smallest
+from .config import Config
 from .ddpg import Losses
 from .fast.jit import mark_warm
 
@@ -44,7 +45,10 @@ class Profile:
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self.steps = self.updates = 0
         self._last: float | None = None
-        self.update: Callable[..., Losses] = self._opened(ddpg.update)
+
+    def update(self, algorithm: str = "ddpg") -> Callable[..., Losses]:
+        """The update of that algorithm, with a lap behind each part."""
+        return self._opened({"ddpg": ddpg.update, "td3": td3.update}[algorithm])
 
     def start(self) -> None:
         """The first part begins now."""
@@ -88,8 +92,8 @@ class Profile:
         return "\n".join(lines)
 
 
-def warm_profile(dtype: str) -> None:
-    """Compile the parts of an update."""
-    agent, replay = smallest(dtype)
-    agent.update_from(replay, np.random.default_rng(0), Profile().update)
-    mark_warm(f"profile-{dtype}")
+def warm_profile(dtype: str, like: Config | None = None) -> None:
+    """Compile the parts of an update. like: with the options of this Config."""
+    agent, replay = smallest(dtype, like)
+    agent.update_from(replay, np.random.default_rng(0), Profile().update(agent.config.algorithm))
+    mark_warm(f"profile-{agent.kind}")

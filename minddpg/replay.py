@@ -24,6 +24,25 @@ class Batch(NamedTuple):
     terminated: npt.NDArray[np.bool_]
 
 
+class LongBatch(NamedTuple):
+    """A Batch whose transitions cover `steps` (N,) steps each; see returns.py. rew: their discounted sum.
+
+    Taken wherever a Batch is taken that has not been `checked` or `prepared`.
+    """
+
+    obs: FloatArray
+    act: FloatArray
+    rew: FloatArray
+    next_obs: FloatArray
+    terminated: npt.NDArray[np.bool_]
+    steps: npt.NDArray[np.int64]
+
+
+def steps_of(batch: Batch) -> npt.NDArray[np.int64] | None:
+    """What a LongBatch has beyond a Batch; None of a Batch."""
+    return getattr(batch, "steps", None)
+
+
 @jit
 def gather(transitions: Batch, indices: npt.NDArray[np.int64]) -> Batch:
     """The transitions at `indices` (N,), copied."""
@@ -33,7 +52,7 @@ def gather(transitions: Batch, indices: npt.NDArray[np.int64]) -> Batch:
         np.empty((n, transitions.act.shape[1]), transitions.act.dtype),
         np.empty(n, transitions.rew.dtype),
         np.empty((n, transitions.next_obs.shape[1]), transitions.next_obs.dtype),
-        np.empty(n, np.bool_),
+        np.empty(n, transitions.terminated.dtype),
     )
     for i in range(n):
         k = indices[i]
@@ -48,9 +67,8 @@ def gather(transitions: Batch, indices: npt.NDArray[np.int64]) -> Batch:
 
 
 def take(transitions: Batch, indices: npt.NDArray[np.int64]) -> Batch:
-    """`gather` for plain Python, which need not be compiled first."""
-    t, rows = transitions, indices
-    return Batch(t.obs[rows], t.act[rows], t.rew[rows], t.next_obs[rows], t.terminated[rows])
+    """`gather` for plain Python, which need not be compiled first. Of a LongBatch, one."""
+    return type(transitions)._make(array[indices] for array in transitions)
 
 
 class ShapeError(ValueError):
@@ -60,28 +78,37 @@ class ShapeError(ValueError):
 def check_shapes(batch: Batch, obs_dim: int, act_dim: int) -> None:
     """Raises ShapeError unless every array has one row per reward, at least one, and the right columns."""
     n = len(np.atleast_1d(batch.rew))
-    shapes = ((n, obs_dim), (n, act_dim), (n,), (n, obs_dim), (n,))
-    for name, array, shape in zip(Batch._fields, batch, shapes, strict=True):
+    shapes = ((n, obs_dim), (n, act_dim), (n,), (n, obs_dim), (n,), (n,))
+    for name, array, shape in zip(batch._fields, batch, shapes, strict=False):
         if np.shape(array) != shape or n == 0:
             raise ShapeError(f"batch.{name} has shape {np.shape(array)}, but must be {shape}, one row or more")
 
 
-def replay_nbytes(capacity: int, obs_dim: int, act_dim: int, dtype: str = "float32") -> int:
-    """Memory of a full ring, in bytes: two observations, an action, a reward and a bool per transition."""
-    return capacity * ((2 * obs_dim + act_dim + 1) * np.dtype(dtype).itemsize + 1)
+def replay_nbytes(capacity: int, obs_dim: int, act_dim: int, dtype: str = "float32", n_step: int = 1) -> int:
+    """Memory of a full ring, in bytes: two observations, an action, a reward and a bool per transition.
+
+    n_step: of more than one, with the number of steps that it covers.
+    """
+    return capacity * ((2 * obs_dim + act_dim + 1) * np.dtype(dtype).itemsize + 1 + (8 if n_step > 1 else 0))
 
 
 class ReplayBuffer:
-    """A ring of the last `capacity` transitions in arrays made once; the oldest is overwritten first."""
+    """A ring of the last `capacity` transitions in arrays made once; the oldest is overwritten first.
 
-    def __init__(self, capacity: int, obs_dim: int, act_dim: int, dtype: str = "float32"):
-        self.transitions = Batch(
+    n_step: of more than one, they are a LongBatch.
+    """
+
+    def __init__(self, capacity: int, obs_dim: int, act_dim: int, dtype: str = "float32", n_step: int = 1):
+        self.transitions: Batch = Batch(
             np.zeros((capacity, obs_dim), dtype),
             np.zeros((capacity, act_dim), dtype),
             np.zeros(capacity, dtype),
             np.zeros((capacity, obs_dim), dtype),
             np.zeros(capacity, np.bool_),
         )
+        if n_step > 1:
+            steps = np.ones(capacity, np.int64)
+            self.transitions = LongBatch(*self.transitions, steps)  # type: ignore[assignment]
         self.capacity = capacity
         self.added = 0  # transitions in all; the next one goes to row `added % capacity`
 
@@ -99,9 +126,18 @@ class ReplayBuffer:
         return sum(array.nbytes for array in self.transitions)
 
     def add(
-        self, obs: npt.ArrayLike, act: npt.ArrayLike, rew: float, next_obs: npt.ArrayLike, terminated: bool
+        self,
+        obs: npt.ArrayLike,
+        act: npt.ArrayLike,
+        rew: float,
+        next_obs: npt.ArrayLike,
+        terminated: bool,
+        steps: int = 1,
     ) -> None:
-        """Copy one transition in. obs, next_obs (obs_dim,); act (act_dim,) in [-1, 1]. Raises ShapeError."""
+        """Copy one transition in. obs, next_obs (obs_dim,); act (act_dim,) in [-1, 1]. Raises ShapeError.
+
+        steps: that it covers, 1 but in a LongBatch.
+        """
         i, ring = self.added % self.capacity, self.transitions
         for name, value, row in (
             ("obs", obs, ring.obs[i]),
@@ -115,6 +151,8 @@ class ReplayBuffer:
         ring.rew[i] = rew
         ring.next_obs[i] = next_obs
         ring.terminated[i] = terminated
+        if (covered := steps_of(ring)) is not None:
+            covered[i] = steps
         self.added += 1
 
     def draw(self, batch_size: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -77,18 +77,21 @@ class Adam:
 class Twin:
     """Takes over an agent's state and makes the same updates."""
 
+    NETWORKS = ("actor", "critic", "target_actor", "target_critic")
+
     def __init__(self, agent):
         state = agent.state_dict()
         self.config = agent.config
-        self.actor, self.critic, self.target_actor, self.target_critic = (
-            layers_of(state, name) for name in ("actor", "critic", "target_actor", "target_critic")
-        )
+        for name in self.NETWORKS:
+            setattr(self, name, layers_of(state, name))
         self.actor_adam, self.critic_adam = Adam(self.actor), Adam(self.critic)
 
-    def update(self, batch):
+    def update(self, batch, discounts=None):
+        """discounts (N,): gamma^k, where a transition covers k steps."""
         c = self.config
+        discounts = c.gamma if discounts is None else discounts
         next_q = forward(self.target_critic, batch.next_obs, mu(self.target_actor, batch.next_obs), c.action_layer)[0]
-        y = batch.rew + c.gamma * np.where(batch.terminated, 0, next_q[:, 0])
+        y = batch.rew + discounts * np.where(batch.terminated, 0, next_q[:, 0])
         grads = critic_gradient(
             self.critic, batch.obs, batch.act, y.astype(batch.rew.dtype), c.critic_weight_decay, c.action_layer
         )
@@ -102,7 +105,48 @@ class Twin:
     def state(self):
         """Parameters by minddpg's names."""
         named = {}
-        for name in ("actor", "critic", "target_actor", "target_critic"):
+        for name in self.NETWORKS:
             for i, (w, b) in enumerate(getattr(self, name)):
                 named[f"{name}.{i}.weight"], named[f"{name}.{i}.bias"] = w, b
         return named
+
+
+class TwinOfTD3(Twin):
+    """The same of TD3. noise (N, act_dim): standard normal."""
+
+    NETWORKS = (*Twin.NETWORKS, "critic2", "target_critic2")
+
+    def __init__(self, agent):
+        super().__init__(agent)
+        self.critic2_adam, self.updates = Adam(self.critic2), 0
+
+    def target(self, batch, noise):
+        """y, a transition at a time."""
+        c, y = self.config, []
+        for i in range(len(batch.rew)):
+            next_obs, act = batch.next_obs[i : i + 1], []
+            for a, z in zip(mu(self.target_actor, next_obs)[0], noise[i], strict=True):
+                push = min(max(c.target_noise_std * z, -c.target_noise_clip), c.target_noise_clip)
+                act.append(min(max(a + push, -1.0), 1.0))
+            act = np.array([act], next_obs.dtype)
+            values = [
+                forward(critic, next_obs, act, c.action_layer)[0].item()
+                for critic in (self.target_critic, self.target_critic2)
+            ]
+            y.append(batch.rew[i] if batch.terminated[i] else batch.rew[i] + c.gamma * min(values))
+        return np.array(y, batch.rew.dtype)
+
+    def update(self, batch, noise):
+        c = self.config
+        y = self.target(batch, noise)
+        for critic, adam in ((self.critic, self.critic_adam), (self.critic2, self.critic2_adam)):
+            grads = critic_gradient(critic, batch.obs, batch.act, y, c.critic_weight_decay, c.action_layer)
+            adam.step(critic, grads, c.critic_lr)
+        self.updates += 1
+        if self.updates % c.policy_delay == 0:
+            grads = actor_gradient(self.actor, self.critic, batch.obs, c.action_layer)
+            self.actor_adam.step(self.actor, grads, c.actor_lr)
+            for name in ("actor", "critic", "critic2"):
+                for target, online in zip(getattr(self, f"target_{name}"), getattr(self, name), strict=True):
+                    for t, o in zip(target, online, strict=True):
+                        t += (c.tau * (o - t)).astype(t.dtype)

@@ -93,8 +93,8 @@ BUGS = {
     ),
     "truncation as termination": (
         "training.py",
-        "moment.next_obs[i], moment.terminated[i])\n",
-        "moment.next_obs[i], moment.terminated[i] or moment.truncated[i])\n",
+        "            self.replay.add(self.obs[i], act, rew, next_obs, terminated)\n",
+        "            self.replay.add(self.obs[i], act, rew, next_obs, terminated or truncated)\n",
         "test_end_to_end.py::test_a_time_limit_does_not_end_the_value",
     ),
     "the observation is not moved on": (
@@ -105,8 +105,8 @@ BUGS = {
     ),
     "observations the wrong way round": (
         "training.py",
-        "self.replay.add(self.obs[i], act[i], moment.rew[i], moment.next_obs[i],",
-        "self.replay.add(moment.next_obs[i], act[i], moment.rew[i], self.obs[i],",
+        "self.replay.add(self.obs[i], act, rew, next_obs, terminated)\n",
+        "self.replay.add(next_obs, act, rew, self.obs[i], terminated)\n",
         "test_training.py::test_what_is_stored_is_what_happened",
     ),
     "the environment's array is not copied": (
@@ -129,8 +129,8 @@ BUGS = {
     ),
     "resumed: the replay's stream starts anew": (
         "training.py",
-        '        run.random.replay.bit_generator.state = state["random"]["replay"]\n',
-        "",
+        '            rng.bit_generator.state = state["random"][name]\n',
+        "            pass\n",
         RESUMED,
     ),
     "resumed: the noise's stream starts anew": (

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         fail(f"{error}; if {args.directory} was trained from Python, name an environment with --env")
     with recorded(env, args.video, kwargs) if args.video is not None else nullcontext() as recording:
         if not args.json:
-            compile_ahead(info.config.dtype, quietly=True)
+            compile_ahead(info.config.dtype, quietly=True, like=info.config)
         returns = evaluate(agent, recording or _made_with(env, kwargs), args.episodes, args.seed)
     record = {"env": env, "seed": args.seed, "mean": returns.mean(), "returns": returns.tolist()}
     print(json.dumps(record) if args.json else f"{env}, {args.directory}: {summary(returns)}")

@@ -89,7 +89,11 @@ def add_fresh_agent(command: argparse.ArgumentParser) -> None:
     fresh = command.add_argument_group("the fresh agent (not with DIR)")
     fresh.add_argument("--obs-dim", type=positive, metavar="N", help="length of an observation; default: 3")
     fresh.add_argument("--act-dim", type=positive, metavar="N", help="length of an action; default: 1")
-    add_fields(fresh, ["hidden_sizes", "action_layer", "final_init", "critic_weight_decay"], FRESH)
+    add_fields(
+        fresh,
+        ["hidden_sizes", "action_layer", "final_init", "critic_weight_decay", "algorithm", "max_grad_norm"],
+        FRESH,
+    )
 
 
 def add_fields(group: ParserOrGroup, names: Sequence[str], shown: Config | None = None) -> None:
@@ -191,7 +195,9 @@ def positive(text: str) -> int:
 
 def _metavar(field: dataclasses.Field[Any]) -> str:
     kind = str(field.type)
-    return "N,N,..." if kind.startswith("tuple") else "N" if kind == "int" else "X" if "float" in kind else "NAME"
+    if kind.startswith("tuple"):
+        return "N,N,..."
+    return {"int": "N", "bool": "true|false"}.get(kind, "X" if "float" in kind else "NAME")
 
 
 def _value(field: dataclasses.Field[Any]) -> Any:
@@ -202,13 +208,15 @@ def _value(field: dataclasses.Field[Any]) -> Any:
         try:
             if kind.startswith("tuple"):
                 return tuple(int(part) for part in text.split(","))
+            if kind == "bool":
+                return {"true": True, "false": False}[text.lower()]
             if kind == "int":
                 return int(float(text)) if float(text).is_integer() else int(text)
             if "None" in kind and text.lower() == "none":
                 return None
             return float(text) if "float" in kind else text
-        except (ValueError, OverflowError):
-            expected = {"int": "a whole number", "str": "text"}.get(kind, "a number")
+        except (ValueError, OverflowError, KeyError):
+            expected = {"int": "a whole number", "str": "text", "bool": "true or false"}.get(kind, "a number")
             expected = "whole numbers with commas between, like 64,64" if kind.startswith("tuple") else expected
             raise argparse.ArgumentTypeError(f"{text!r} is not {expected}") from None
 

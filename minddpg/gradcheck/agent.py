@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import agent as agents
-from .. import ddpg, networks
+from .. import ddpg, networks, td3
 from ..agent import DDPG
 from ..fast.jit import FloatArray
 from ..networks import Network, actor_forward, copy_network, critic_forward, layer_input
 from ..replay import Batch, ShapeError, check_shapes
-from .agent_structure import Source, agent_gradients, bellman, check_agent_structure, named
+from .agent_structure import Source, agent_gradients, bellman, check_agent_structure, critics, named
 from .checker import check_options
 from .differences import EPS, Lines, Measure, Probe, Quotients, measure
 from .effort import FULL_BUDGET, Effort
@@ -30,7 +30,7 @@ from .sweep import SQUARED_ERROR, Sweep, sweep_actor, sweep_critic
 Flags = npt.NDArray[np.bool_]
 SWEPT_BUDGET = 500_000  # compiled evaluations up to which mode "auto" looks at every element
 CLOSED = "no sample has an open path to it (dead units, or saturated actions)"
-MINDDPG = Source(ddpg, networks, agents)
+MINDDPG = Source(ddpg, td3, networks, agents)
 
 
 def check_agent(
@@ -47,9 +47,10 @@ def check_agent(
 ) -> Report:
     """Check an agent as it stands, on a batch of N transitions, in a float64 copy of both.
 
-    Tensors: critic.* is the gradient of mean (Q - y)^2 and of the weight decay; dq_dact and dq_dobs (N, dim) are the
-    slopes of each Q(s_i, a) at a = mu(s_i); actor.* is the gradient of -mean Q(s, mu(s)), through the critic, end to
-    end. The column float32 is the relative error of the same gradient computed in the agent's own dtype. A tensor that
+    Tensors: critic.* (and critic2.* of TD3) is the gradient of mean (Q - y)^2 and of the weight decay; dq_dact and
+    dq_dobs (N, dim) are the slopes of each Q(s_i, a) at a = mu(s_i); actor.* is the gradient of -mean Q(s, mu(s)),
+    through the critic, end to end. Of normalised observations, in those. The column float32 is the relative error of
+    the same gradient computed in the agent's own dtype. A tensor that
     is zero because no sample has an open path to it is right, and says so.
     Structural checks: see agent_structure.py. Neither agent nor batch is changed.
     mode, samples, directions, rtol, seed: see check_gradient; "auto" reaches further here, 500,000 evaluations, since
@@ -60,6 +61,7 @@ def check_agent(
     tell = progress or (lambda _: None)
     tell("gradients")
     batch = _checked(agent, batch)
+    agent = agent.bare()
     exact = source.agent.DDPG(agent.obs_dim, agent.act_dim, agent.config.replace(dtype="float64"))
     exact.load_state_dict(agent.state_dict())
     gradients, narrow = agent_gradients(source, exact, batch), {}
@@ -67,11 +69,9 @@ def check_agent(
         narrow = agent_gradients(source, agent, _cast(batch, agent.config.dtype))
     rng, n = np.random.default_rng(seed), len(batch.obs)
     tensors: dict[str, TensorReport] = {}
-    for function in (
-        _critic_loss(exact, batch, bellman(source, exact, batch)),
-        _q_slopes(exact, batch),
-        _chain(exact, batch),
-    ):
+    target_q = bellman(source, exact, batch)
+    losses = [_critic_loss(exact, batch, target_q, name) for name in critics(exact)]
+    for function in (*losses, _q_slopes(exact, batch), _chain(exact, batch)):
         tell(f"finite differences of {function.name}")
         sizes = {name: array.size for name, array in function.probe.inputs.items()}
         # As plain NumPy, one forward per step is faster than the sweep's loops.
@@ -107,10 +107,10 @@ class _Function(NamedTuple):
     closed: set[str]
 
 
-def _critic_loss(agent: Any, batch: Batch, target_q: FloatArray) -> _Function:
-    """mean (Q(s, a) - y)^2 + decay / 2 sum W^2 in the critic's parameters."""
-    critic, decay = _copy(agent.critic), agent.config.critic_weight_decay
-    inputs, caches = named("critic", critic), {}
+def _critic_loss(agent: Any, batch: Batch, target_q: FloatArray, prefix: str) -> _Function:
+    """mean (Q(s, a) - y)^2 + decay / 2 sum W^2 in the parameters of the critic of this name."""
+    critic, decay = _copy(getattr(agent.learner, prefix)), agent.config.critic_weight_decay
+    inputs, caches = named(prefix, critic), {}
     weights = [array for name, array in inputs.items() if name.endswith("weight")]
 
     def loss(_: Any) -> Any:
@@ -124,7 +124,7 @@ def _critic_loss(agent: Any, batch: Batch, target_q: FloatArray) -> _Function:
     swept = sweep_critic(critic, batch.obs, batch.act, target_q, SQUARED_ERROR, rounding)
 
     def sweep(name: str) -> Measure:
-        look, array = _part("critic", critic, swept, name), inputs[name].ravel()
+        look, array = _part(prefix, critic, swept, name), inputs[name].ravel()
         if not decay or name.endswith("bias"):
             return look
 
@@ -137,10 +137,10 @@ def _critic_loss(agent: Any, batch: Batch, target_q: FloatArray) -> _Function:
         return look_with_decay
 
     reached = np.ones(len(batch.obs), bool)
-    closed = _closed("critic", critic, caches["critic"], reached)
+    closed = _closed(prefix, critic, caches["critic"], reached)
     if decay:
         closed = {name for name in closed if name.endswith("bias")}
-    return _Function("the critic's loss, in the critic", probe, sweep, closed)
+    return _Function(f"the critic's loss, in the {prefix}", probe, sweep, closed)
 
 
 def _q_slopes(agent: Any, batch: Batch) -> _Function:
@@ -270,9 +270,12 @@ def _checked(agent: Any, batch: Batch) -> Batch:
     for name, array in batch._asdict().items():
         if not np.isfinite(np.asarray(array, np.float64)).all():
             raise ShapeError(f"batch.{name} holds a NaN or an infinity")
-    return _cast(batch, "float64")
+    exact = [np.array(array, np.float64, order="C") for array in batch[:4]]
+    wide = batch._replace(**dict(zip(Batch._fields, exact, strict=False)), terminated=np.array(batch.terminated))
+    return _cast(agent.prepared(wide), "float64")
 
 
 def _cast(batch: Batch, dtype: str) -> Batch:
     obs, act, rew, next_obs = (np.array(array, dtype, order="C") for array in batch[:-1])
-    return Batch(obs, act, rew, next_obs, np.array(batch.terminated, bool))
+    over = np.array(batch.terminated)  # a number where it is a factor; see returns.py
+    return Batch(obs, act, rew, next_obs, over.astype(dtype if over.dtype.kind == "f" else bool))

@@ -17,29 +17,58 @@ from .report import Check
 from .structure import SAME, difference, holds_but_for, linear, same_bits
 
 State = dict[str, npt.NDArray[Any]]
-ONLINE = ("actor", "critic")
 
 
 class Source(NamedTuple):
     """minddpg's modules of these names, or a copy with a bug planted in it (see planted.py)."""
 
     ddpg: Any
+    td3: Any
     networks: Any
     agent: Any
+
+    def algorithm(self, agent: Any) -> Any:
+        """The module of the agent's algorithm."""
+        return self.td3 if agent.config.algorithm == "td3" else self.ddpg
+
+
+def critics(agent: Any) -> tuple[str, ...]:
+    """The names of the agent's critics; dQ/da comes from the first."""
+    return ("critic", "critic2") if agent.config.algorithm == "td3" else ("critic",)
+
+
+def online(agent: Any) -> tuple[str, ...]:
+    """The names of the networks that optimisers move."""
+    return ("actor", *critics(agent))
+
+
+def drawn(agent: Any, batch: Batch) -> tuple[Any, ...]:
+    """What an update draws, as its last arguments: nothing, or TD3's noise on the target's actions.
+
+    Here it follows from the transition, so that a transition has the same in every batch.
+    """
+    if agent.config.algorithm != "td3":
+        return ()
+    ways = np.random.default_rng(0).standard_normal((agent.obs_dim, agent.act_dim))
+    return ((1.4 * np.sin(100 * (batch.next_obs @ ways))).astype(agent.config.dtype),)
 
 
 def agent_gradients(source: Source, agent: Any, batch: Batch) -> dict[str, npt.NDArray[Any]]:
     """The gradients under test, by name."""
-    algorithm = source.ddpg
+    algorithm = source.algorithm(agent)
     target_q = bellman(source, agent, batch)
     decay = agent.config.critic_weight_decay
-    _, dcritic, _ = algorithm.critic_gradient(agent.critic, batch.obs, batch.act, target_q, decay)
+    found: dict[str, npt.NDArray[Any]] = {}
+    for name in critics(agent):
+        critic = getattr(agent.learner, name)
+        _, dcritic, _ = algorithm.critic_gradient(critic, batch.obs, batch.act, target_q, decay)
+        found |= named(name, critic._replace(params=dcritic))
     act, _ = algorithm.actor_forward(agent.actor, batch.obs)
     q, cache = algorithm.critic_forward(agent.critic, batch.obs, act)
     ones = np.ones((len(q), 1), q.dtype)
     dtheta, _, _ = algorithm.actor_gradient(agent.actor, agent.critic, batch.obs)
     return {
-        **named("critic", agent.critic._replace(params=dcritic)),
+        **found,
         "dq_dact": algorithm.backward_to_action(agent.critic, ones, cache),
         "dq_dobs": source.networks.backward_to_obs(agent.critic, ones, cache),
         **named("actor", agent.actor._replace(params=dtheta)),
@@ -48,7 +77,15 @@ def agent_gradients(source: Source, agent: Any, batch: Batch) -> dict[str, npt.N
 
 def bellman(source: Source, agent: Any, batch: Batch) -> Any:
     """The critic's target y (N,), which is data: no gradient flows through it."""
-    return source.ddpg.bellman_target(agent.target_actor, agent.target_critic, batch, agent.config.gamma)
+    return _target(source, agent, batch, *drawn(agent, batch))
+
+
+def _target(source: Source, agent: Any, batch: Batch, *noise: Any) -> Any:
+    learner = agent.learner
+    if noise:
+        targets = learner.target_actor, learner.target_critic, learner.target_critic2
+        return source.td3.bellman_target(*targets, batch, agent.rates, *noise)
+    return source.ddpg.bellman_target(learner.target_actor, learner.target_critic, batch, agent.config.gamma)
 
 
 def named(prefix: str, network: Any) -> dict[str, npt.NDArray[Any]]:
@@ -59,7 +96,8 @@ def named(prefix: str, network: Any) -> dict[str, npt.NDArray[Any]]:
 def check_agent_structure(source: Source, agent: Any, batch: Batch) -> list[Check]:
     """The structural checks of check_agent. agent: in float64, of the modules in `source`; left as it was."""
     checks = [*_gradients(source, agent, batch), *_backwards(source, agent, batch)]
-    for check in (_memory, _terminated, _critic_step, _actor_step, _replayed_action, _climbs, _update):
+    of_td3 = (_smaller, _smoothed, _first_critic, _delayed) if agent.config.algorithm == "td3" else ()
+    for check in (_memory, _terminated, _critic_step, _actor_step, _replayed_action, _climbs, _update, *of_td3):
         checks.append(check(source, agent, batch))
     return checks
 
@@ -123,7 +161,7 @@ def _backwards(source: Source, agent: Any, batch: Batch) -> Iterator[Check]:
     not_zero, differ, written = [], [], []
     combined, at_first, at_second = {}, {}, {}
     none = np.empty((len(batch.obs), 0))
-    for name in ONLINE:
+    for name in ("actor", "critic"):
         network = getattr(agent, name)
         cache = net.forward(network, batch.obs, batch.act if name == "critic" else none)
         out = network.layout[-1, net.FAN_IN]
@@ -158,55 +196,75 @@ def _run(backward: Callable[..., Any], network: Any, cache: Any, dz: Any) -> Any
 
 
 def _memory(source: Source, agent: Any, batch: Batch) -> Check:
-    arrays = {name: getattr(agent, name).params for name in ("actor", "critic", "target_actor", "target_critic")}
-    names = list(arrays)
+    names = [prefix + name for prefix in ("", "target_") for name in online(agent)]
+    arrays = {name: getattr(agent.learner, name).params for name in names}
     shared = [f"{a} and {b}" for i, a in enumerate(names) for b in names[:i] if np.shares_memory(arrays[a], arrays[b])]
-    return holds_but_for(shared, "the four networks share no memory", "are one")
+    return holds_but_for(shared, f"the {'six' if len(names) == 6 else 'four'} networks share no memory", "are one")
 
 
 def _terminated(source: Source, agent: Any, batch: Batch) -> Check:
     """y = r where the episode terminated, and r + gamma Q'(s', mu'(s')) of the target networks elsewhere."""
-    clone, algorithm = _clone(source, agent), source.ddpg
-    half = batch._replace(terminated=np.arange(len(batch.rew)) % 2 == 0)
-    y = algorithm.bellman_target(clone.target_actor, clone.target_critic, half, agent.config.gamma)
-    act, _ = algorithm.actor_forward(clone.target_actor, half.next_obs)
-    next_q, _ = algorithm.critic_forward(clone.target_critic, half.next_obs, act)
-    expected = half.rew + agent.config.gamma * np.where(half.terminated, 0, next_q)
-    over = half.terminated
+    clone = _clone(source, agent)
+    over = np.arange(len(batch.rew)) % 2 == 0
+    half, next_q = batch._replace(terminated=over), _next_q(source, clone, batch)
+    y = bellman(source, clone, half)
+    expected = half.rew + agent.config.gamma * np.where(over, 0, next_q.min(axis=0))
     wrong = [
         name
         for name, rows in (("y of terminated rows", over), ("y of the other rows", ~over))
         if difference(y[rows], expected[rows]) > SAME
     ]
+    expected = batch.rew + agent.config.gamma * (1 - batch.terminated) * next_q.min(axis=0)
+    if difference(bellman(source, clone, batch), expected) > SAME:
+        wrong.append("y of the batch")
     return holds_but_for(wrong, "terminated stops the bootstrap, and nothing else does", "wrong")
 
 
-def _steps(source: Source, agent: Any, batch: Batch, step: str, name: str) -> Check:
-    """A step moves its own network by the gradient that was checked, once, and touches nothing else."""
+def _next_q(source: Source, agent: Any, batch: Batch) -> Any:
+    """Q' of the target critics at the target actor's (for TD3: smoothed) action.    -> (critics, N)"""
+    learner, algorithm, config = agent.learner, source.algorithm(agent), agent.config
+    act, _ = algorithm.actor_forward(learner.target_actor, batch.next_obs)
+    for noise in drawn(agent, batch):
+        most = config.target_noise_clip
+        act = np.clip(act + np.clip(config.target_noise_std * noise, -most, most), -1, 1)
+    names = [f"target_{name}" for name in critics(agent)]
+    return np.stack([algorithm.critic_forward(getattr(learner, name), batch.next_obs, act)[0] for name in names])
+
+
+def _steps(source: Source, agent: Any, batch: Batch, step: str, names: tuple[str, ...], *noise: Any) -> Check:
+    """A step moves its own networks by the gradients that were checked, once, and touches nothing else."""
     clone = _clone(source, agent)
     before = clone.state_dict()
     gradients = agent_gradients(source, clone, batch)
-    gradient = np.concatenate([g.ravel() for key, g in gradients.items() if key.startswith(f"{name}.")])
-    getattr(source.ddpg, step)(clone.learner, batch, clone.rates)
+    getattr(source.algorithm(agent), step)(clone.learner, batch, clone.rates, *noise)
     after = clone.state_dict()
-    allowed = (f"{name}.", f"{name}_adam.")
+    allowed = tuple(start for name in names for start in (f"{name}.", f"{name}_adam."))
     wrong = [f"{key} (written)" for key in _changed(before, after) if not key.startswith(allowed)]
-    m = f"{name}_adam.m"
-    if difference(after[m], BETA1 * before[m] + (1 - BETA1) * gradient) > SAME:
-        wrong.append(f"the gradient given to {name}_adam (another one)")
-    if after[f"{name}_adam.t"][0] != before[f"{name}_adam.t"][0] + 1:
-        wrong.append(f"{name}_adam (not stepped once)")
-    if np.any(gradient) and not any(key.startswith(f"{name}.") for key in _changed(before, after)):
-        wrong.append(f"{name} (not moved)")
-    return holds_but_for(wrong, f"{step} moves the {name} alone, once, by its gradient", "")
+    for name in names:
+        gradient, m = flat(gradients, name), f"{name}_adam.m"
+        if agent.config.max_grad_norm is not None and np.any(gradient):
+            gradient = gradient * min(1.0, agent.config.max_grad_norm / float(np.linalg.norm(gradient)))
+        if difference(after[m], BETA1 * before[m] + (1 - BETA1) * gradient) > SAME:
+            wrong.append(f"the gradient given to {name}_adam (another one)")
+        if after[f"{name}_adam.t"][0] != before[f"{name}_adam.t"][0] + 1:
+            wrong.append(f"{name}_adam (not stepped once)")
+        if np.any(gradient) and not any(key.startswith(f"{name}.") for key in _changed(before, after)):
+            wrong.append(f"{name} (not moved)")
+    alone = f"the {names[0]} alone" if len(names) == 1 else "both critics alone"
+    return holds_but_for(wrong, f"{step} moves {alone}, once, by its gradient", "")
+
+
+def flat(gradients: dict[str, npt.NDArray[Any]], name: str) -> npt.NDArray[Any]:
+    """All gradients of one network as one vector, laid out like its parameters."""
+    return np.concatenate([gradient.ravel() for key, gradient in gradients.items() if key.startswith(f"{name}.")])
 
 
 def _critic_step(source: Source, agent: Any, batch: Batch) -> Check:
-    return _steps(source, agent, batch, "critic_step", "critic")
+    return _steps(source, agent, batch, "critic_step", critics(agent), *drawn(agent, batch))
 
 
 def _actor_step(source: Source, agent: Any, batch: Batch) -> Check:
-    return _steps(source, agent, batch, "actor_step", "actor")
+    return _steps(source, agent, batch, "actor_step", ("actor",))
 
 
 def _replayed_action(source: Source, agent: Any, batch: Batch) -> Check:
@@ -214,7 +272,8 @@ def _replayed_action(source: Source, agent: Any, batch: Batch) -> Check:
     moved = []
     for act in (batch.act, -batch.act[::-1]):
         clone = _clone(source, agent)
-        source.ddpg.actor_step(clone.learner, batch._replace(act=np.ascontiguousarray(act)), clone.rates)
+        replayed = batch._replace(act=np.ascontiguousarray(act))
+        source.algorithm(agent).actor_step(clone.learner, replayed, clone.rates)
         moved.append(clone.actor.params)
     same = same_bits(*moved)
     return Check("the actor step does not look at the replayed action", same, "" if same else "it does")
@@ -223,7 +282,7 @@ def _replayed_action(source: Source, agent: Any, batch: Batch) -> Check:
 def _climbs(source: Source, agent: Any, batch: Batch) -> Check:
     """A small step down the gradient of -mean Q raises mean Q by step |g|^2."""
     name = "a small step along the actor's gradient raises mean Q by lr |g|^2"
-    clone, algorithm = _clone(source, agent), source.ddpg
+    clone, algorithm = _clone(source, agent), source.algorithm(agent)
 
     def q() -> Any:
         act, _ = algorithm.actor_forward(clone.actor, batch.obs)
@@ -250,14 +309,18 @@ def _climbs(source: Source, agent: Any, batch: Batch) -> Check:
 def _update(source: Source, agent: Any, batch: Batch) -> Check:
     """An update is the critic step, the actor step through that critic, then Polyak averaging of both targets."""
     whole, parts = _clone(source, agent), _clone(source, agent)
+    algorithm, noise = source.algorithm(agent), drawn(agent, batch)
+    if noise:
+        for clone in (whole, parts):  # the next update is one at which a delayed policy moves
+            clone.learner.critic_adam.t[0] = agent.config.policy_delay - 1
     rates, indices = whole.rates, np.arange(len(batch.rew))
     before = whole.state_dict()
-    source.ddpg.update(whole.learner, batch, indices, rates)
-    source.ddpg.critic_step(parts.learner, batch, rates)
-    source.ddpg.actor_step(parts.learner, batch, rates)
+    algorithm.update(whole.learner, batch, indices, rates, *noise)
+    algorithm.critic_step(parts.learner, batch, rates, *noise)
+    algorithm.actor_step(parts.learner, batch, rates)
     after, expected = whole.state_dict(), parts.state_dict()
     wrong = []
-    for name in ONLINE:
+    for name in online(agent):
         keys = [key for key in after if key.startswith((f"{name}.", f"{name}_adam."))]
         if any(difference(after[key], expected[key]) > SAME for key in keys):
             wrong.append(f"{name} (not as after its step in this order)")
@@ -267,3 +330,64 @@ def _update(source: Source, agent: Any, batch: Batch) -> Check:
             if np.linalg.norm(after[key] - before[key] - move) > rounding:
                 wrong.append(f"{key} (not moved by tau of the way)")
     return holds_but_for(wrong, "update = critic step, actor step through it, targets by tau", "")
+
+
+# --- TD3's three changes ----------------------------------------------------------------------------------------------
+
+
+def _smaller(source: Source, agent: Any, batch: Batch) -> Check:
+    """Where each critic is the smaller one in some rows, y follows the smaller."""
+    clone = _clone(source, agent)
+    first, second = _next_q(source, clone, batch)
+    between = float(np.median(first - second))  # now half of the rows have the other one as the smaller
+    bias = named_parameters(Network(*clone.learner.target_critic2))[f"{len(clone.config.hidden_sizes)}.bias"]
+    bias += between
+    alive = batch._replace(terminated=np.zeros(len(batch.rew), bool))
+    y, expected = bellman(source, clone, alive), _next_q(source, clone, batch).min(axis=0)
+    right = difference(y, alive.rew + agent.config.gamma * expected) <= SAME
+    return Check("y is made with the smaller of both target critics", right, "" if right else "it is not")
+
+
+def _smoothed(source: Source, agent: Any, batch: Batch) -> Check:
+    """Noise counts up to its clip and no further, and never leads out of [-1, 1]."""
+    clone, wrong = _clone(source, agent), []
+    alive = batch._replace(terminated=np.zeros(len(batch.rew), bool))
+    algorithm, learner, rates = source.td3, clone.learner, clone.rates
+    targets = learner.target_actor, learner.target_critic, learner.target_critic2
+    act, _ = algorithm.actor_forward(learner.target_actor, batch.next_obs)
+    signs = np.where(np.arange(act.size).reshape(act.shape) % 2, 1.0, -1.0)
+    for size, push in ((0.0, 0.0), (0.3, 0.3), (50.0, 0.6)):
+        changed = rates._replace(target_noise_std=1.0, target_noise_clip=0.6)
+        y = algorithm.bellman_target(*targets, alive, changed, size * signs)
+        smoothed = np.clip(act + push * signs, -1, 1)
+        next_q = [algorithm.critic_forward(critic, batch.next_obs, smoothed)[0] for critic in targets[1:]]
+        if difference(y, alive.rew + agent.config.gamma * np.minimum(*next_q)) > SAME:
+            wrong.append(f"noise of {size:g} with a clip of 0.6")
+    return holds_but_for(wrong, "the target's action is mu' with clipped noise, within [-1, 1]", "is not so")
+
+
+def _first_critic(source: Source, agent: Any, batch: Batch) -> Check:
+    """dQ/da comes from the first critic: the second may be anything."""
+    moved = []
+    for scale in (1.0, -2.0):
+        clone = _clone(source, agent)
+        clone.learner.critic2.params[:] *= scale
+        source.td3.actor_step(clone.learner, batch, clone.rates)
+        moved.append(clone.actor.params)
+    same = same_bits(*moved)
+    return Check("dQ/da comes from the first critic", same, "" if same else "the second one matters")
+
+
+def _delayed(source: Source, agent: Any, batch: Batch) -> Check:
+    """Actor and targets move at every policy_delay-th update and at no other."""
+    clone, wrong, noise = _clone(source, agent), [], drawn(agent, batch)
+    delay, indices = 3, np.arange(len(batch.rew))
+    clone.learner.critic_adam.t[0] = 0
+    gradient = flat(agent_gradients(source, clone, batch), "actor")
+    for number in range(1, 2 * delay + 1):
+        before = clone.state_dict()
+        source.td3.update(clone.learner, batch, indices, clone.rates._replace(policy_delay=delay), *noise)
+        slow = [key for key in _changed(before, clone.state_dict()) if key.startswith(("actor", "target_"))]
+        if bool(slow) != (number % delay == 0) and (slow or np.any(gradient)):
+            wrong.append(f"update {number}")
+    return holds_but_for(wrong, "actor and targets move at every policy_delay-th update alone", "wrong")

@@ -10,12 +10,12 @@ decay 1e-2, last layer +-3e-3, which makes gradients as small as 1e-8; and on on
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,16 @@ from .situations import SITUATIONS, Situation
 
 N = 16  # transitions
 PACKAGE = "minddpg_with_a_bug"
-COPIED = ("optim", "layers", "networks", "ddpg", "agent")  # in the order of their imports
+COPIED = (
+    "optim",
+    "layers",
+    "networks",
+    "ddpg",
+    "td3",
+    "observations",
+    "returns",
+    "agent",
+)  # in the order of their imports
 SHARED = ("config", "seeds", "replay", "fast.matmul")  # taken as they are
 
 
@@ -41,6 +50,7 @@ class Bug(NamedTuple):
     file: str
     right: str
     wrong: str
+    options: Mapping[str, Any] = {}  # of the Config in which it shows
 
 
 class Verdict(NamedTuple):
@@ -79,6 +89,9 @@ WEIGHTS = """        x = layer_input(network, cache, layer)
 BIAS = "            dbias[k] += dy[i, k]"
 TANH = "result[i] = upstream[i] * (1 - output[i] * output[i])"
 RELU = "gradient[j] *= output[j] > zero"
+
+TD3: dict[str, Any] = {"algorithm": "td3"}
+CLIP: dict[str, Any] = {"max_grad_norm": 0.05}
 
 BUGS = (
     # the batch
@@ -232,6 +245,61 @@ BUGS = (
     ),
 )  # fmt: skip
 
+# What can be got wrong in an option; told by the paper it is from.
+OPTION_BUGS = (
+    # TD3
+    Bug(
+        "TD3: the larger of both critics", "Fujimoto et al. 2018, section 4.2", "td3",
+        "np.minimum(next_q[i], next_q2[i])", "np.maximum(next_q[i], next_q2[i])", TD3,
+    ),
+    Bug(
+        "TD3: the first critic's target alone", "Fujimoto et al. 2018, section 4.2", "td3",
+        "np.minimum(next_q[i], next_q2[i])", "next_q[i]", TD3,
+    ),
+    Bug(
+        "TD3: smoothing noise not clipped", "Fujimoto et al. 2018, equation 14", "td3",
+        "push = np.minimum(np.maximum(size * drawn[i], -most), most)", "push = size * drawn[i]", TD3,
+    ),
+    Bug(
+        "TD3: smoothed action out of bounds", "Fujimoto et al. 2018, equation 14", "td3",
+        "flat[i] = np.minimum(np.maximum(flat[i] + push, -one), one)", "flat[i] = flat[i] + push", TD3,
+    ),
+    Bug(
+        "TD3: the policy is not delayed", "Fujimoto et al. 2018, section 5.2", "td3",
+        "learner.critic_adam.t[0] % rates.policy_delay == 0", "rates.policy_delay", TD3,
+    ),
+    Bug(
+        "TD3: dQ/da from the second critic", "Fujimoto et al. 2018, algorithm 1", "td3",
+        "actor_gradient(learner.actor, learner.critic, batch.obs)",
+        "actor_gradient(learner.actor, learner.critic2, batch.obs)", TD3,
+    ),
+    Bug(
+        "TD3: the second critic has the first one's gradient", "Fujimoto et al. 2018, algorithm 1", "td3",
+        "adam(learner.critic2.params, dparams2,", "adam(learner.critic2.params, dparams,", TD3,
+    ),
+    Bug(
+        "TD3: the second target never follows", "Fujimoto et al. 2018, algorithm 1", "td3",
+        "        polyak(learner.target_critic2.params, learner.critic2.params, rates.tau)\n", "", TD3,
+    ),
+    # clipping by norm
+    Bug(
+        "clipping: by the largest element", "Pascanu et al. 2013, algorithm 1", "optim",
+        "total += float(gradient[i]) * float(gradient[i])", "total = max(total, float(gradient[i]) ** 2)", CLIP,
+    ),
+    Bug(
+        "clipping: what is short is lengthened too", "Pascanu et al. 2013, algorithm 1", "optim",
+        "if total > max_norm * max_norm:", "if total > 0:", CLIP,
+    ),
+    Bug(
+        "clipping: compared with the square", "Pascanu et al. 2013, algorithm 1", "optim",
+        "max_norm / math.sqrt(total)", "max_norm / total", CLIP,
+    ),
+    Bug(
+        "clipping: element by element", "Pascanu et al. 2013, algorithm 1", "optim",
+        "shorter[i] = share * gradient[i]", "shorter[i] = np.clip(gradient[i], -max_norm, max_norm)", CLIP,
+    ),
+)  # fmt: skip
+
 CATALOGUE: tuple[Bug | Situation, ...] = (*BUGS, *SITUATIONS)
 
 
@@ -240,7 +308,7 @@ def copy_of_minddpg(bug: Bug | None) -> Iterator[Source]:
     """A copy of the algorithm's modules, as plain NumPy, with the bug in it (or none)."""
     root = Path(__file__).parent.parent
     plain = ModuleType(f"{PACKAGE}.fast.jit")
-    names = ("FloatArray", "call", "each", "where", "mark_warm")
+    names = ("FloatArray", "by_type", "call", "each", "mark_warm", "variant", "where")
     vars(plain).update({name: getattr(jit, name) for name in names}, jit=lambda function: function)
     modules = {
         PACKAGE: ModuleType(PACKAGE),
@@ -280,8 +348,9 @@ def check_planted(bug: Bug | None, seed: int = 0) -> list[Report]:
     with copy_of_minddpg(bug) as source:
         for final_init in (3e-3, 0.6):
             config = Config(
-                hidden_sizes=(10, 10), action_layer=1, final_init=final_init, critic_weight_decay=1e-2, dtype="float64"
-            )
+                hidden_sizes=(10, 10), action_layer=1, final_init=final_init, critic_weight_decay=1e-2, dtype="float64",
+                **(bug.options if bug else {}),
+            )  # fmt: skip
             agent = source.agent.DDPG(3, 2, config, seed)
             reports.append(check_agent(agent, batch, source=source))
     return reports

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import td3
 from ..ddpg import Learner
 from ..fast.jit import FloatArray
 from ..networks import PARAMS_START, Network
@@ -21,7 +22,7 @@ BLIND = 1e-5  # RMS of dQ/da over the spread of Q below which the critic ignores
 BEYOND = 0.1  # share of the interval of possible values by which Q may leave it
 
 
-def statistics(learner: Learner, seen: Look, rewards: tuple[float, float], gamma: float) -> Statistics:
+def statistics(learner: Learner | td3.Learner, seen: Look, rewards: tuple[float, float], gamma: float) -> Statistics:
     """What a look at one update says, by name: a row of gradients.csv.
 
     dq_dact_rms: RMS of dQ/da at mu(s). tanh_slope: mean of tanh' = 1 - act^2. saturated: share of |act| > 0.99;
@@ -36,7 +37,7 @@ def statistics(learner: Learner, seen: Look, rewards: tuple[float, float], gamma
         return _statistics(learner, seen, rewards, gamma)
 
 
-def _statistics(learner: Learner, seen: Look, rewards: tuple[float, float], gamma: float) -> Statistics:
+def _statistics(learner: Learner | td3.Learner, seen: Look, rewards: tuple[float, float], gamma: float) -> Statistics:
     arrays = {passed.name: passed.array for passed in seen.passed}
     act, q = arrays["act"], seen.q.astype(np.float64)
     error = q - seen.target_q

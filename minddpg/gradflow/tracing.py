@@ -110,6 +110,7 @@ class Trace:
     diagnoses: tuple[Diagnosis, ...]
     parameters: int  # of the actor
     updates: int  # made before this one
+    algorithm: str = "ddpg"
 
     def __getitem__(self, name: str) -> Hop:
         """The hop of this name. Raises KeyError."""
@@ -153,6 +154,8 @@ class Trace:
 
     def detail(self, step: int) -> str:
         """What is to be said of a step beside its hops."""
+        if step == 3 and self.algorithm == "td3":
+            return "; of TD3's two critics it is the first"
         if step == 6:
             rows, act_dim = self["act"].shape
             nbytes = rows * act_dim * self.parameters * self["act"].array.itemsize
@@ -196,7 +199,7 @@ def trace(agent: DDPG, batch: Batch, routes: bool = True, rewards: tuple[float, 
     checked = agent.checked(batch)
     seen = look(agent.learner, checked, agent.rates)
     rewards = rewards or (float(checked.rew.min()), float(checked.rew.max()))
-    row = statistics(agent.learner, seen, rewards, agent.config.gamma)
+    row = statistics(agent.learner, seen, rewards, agent.config.gamma**agent.config.n_step)
     passed = seen.passed
     for name, array in named_parameters(seen.actor_step).items():
         layer, kind = name.split(".")
@@ -208,7 +211,8 @@ def trace(agent: DDPG, batch: Batch, routes: bool = True, rewards: tuple[float, 
     climb = _climb(*chain, _exact(seen.actor_step).params)
     compared = compare(chain) if routes else None
     found = tuple(diagnose(row))
-    return Trace(tuple(hops), climb, compared, row, found, agent.actor.params.size, agent.updates)
+    size, algorithm = agent.actor.params.size, agent.config.algorithm
+    return Trace(tuple(hops), climb, compared, row, found, size, agent.updates, algorithm)
 
 
 def _exact(network: Network) -> Network:

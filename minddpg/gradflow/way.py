@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import td3
 from ..ddpg import Learner, Rates, bellman_target, critic_gradient
 from ..fast.jit import FloatArray
 from ..layers import linear_backward_input, linear_backward_weights, relu_backward, tanh_backward, tanh_forward
@@ -116,9 +117,20 @@ class Look(NamedTuple):
     target_q: FloatArray
 
 
-def look(learner: Learner, batch: Batch, rates: Rates) -> Look:
-    """What `ddpg.update` would do with this batch, but for the target networks. Nothing given is changed."""
-    target_q = bellman_target(learner.target_actor, learner.target_critic, batch, rates.gamma)
+def targets(learner: Learner | td3.Learner, batch: Batch, rates: Rates | td3.Rates) -> FloatArray:
+    """y (N,) as the learner's algorithm makes it; TD3's without noise on the target's actions."""
+    if isinstance(learner, td3.Learner) and isinstance(rates, td3.Rates):
+        twins = learner.target_critic, learner.target_critic2
+        return td3.bellman_target(learner.target_actor, *twins, batch, rates, np.zeros_like(batch.act))
+    return bellman_target(learner.target_actor, learner.target_critic, batch, rates.gamma)
+
+
+def look(learner: Learner | td3.Learner, batch: Batch, rates: Rates | td3.Rates) -> Look:
+    """What an update would do with this batch, but for the target networks. Nothing given is changed.
+
+    Of TD3: what an update with an actor step would do; of its two critics the first, which dQ/da comes from.
+    """
+    target_q = targets(learner, batch, rates)
     _, dcritic, q = critic_gradient(learner.critic, batch.obs, batch.act, target_q, rates.critic_weight_decay)
     critic, critic_step = stepped(learner.critic, dcritic, learner.critic_adam, rates.critic_lr)
     passed = list(walk(learner.actor, critic, batch.obs))
@@ -129,7 +141,7 @@ def look(learner: Learner, batch: Batch, rates: Rates) -> Look:
 def stepped(network: Network, gradient: FloatArray, state: Adam, lr: float) -> tuple[Network, Network]:
     """The network after a step of Adam, and the step, laid out like it. Nothing given is changed."""
     moved = copy_network(network)
-    adam(moved.params, gradient, Adam(state.m.copy(), state.v.copy(), state.t.copy()), lr)
+    adam(moved.params, gradient, state._replace(m=state.m.copy(), v=state.v.copy(), t=state.t.copy()), lr)
     return moved, moved._replace(params=moved.params - network.params)
 
 

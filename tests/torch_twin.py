@@ -1,0 +1,108 @@
+"""Updates by PyTorch's autograd and optimisers, in float64, from an agent's state_dict: nothing shared with minddpg."""
+
+import numpy as np
+import torch
+
+
+def tensors_of(state, name):
+    """{"0.weight": tensor, ...} of one network."""
+    own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+    return {key: torch.tensor(value, dtype=torch.float64) for key, value in own.items()}
+
+
+class TorchTwin:
+    """Takes over an agent's state and makes the same updates."""
+
+    def __init__(self, agent):
+        self.agent, self.config, state = agent, agent.config, agent.state_dict()
+        self.obs = None
+        if self.config.normalise_obs:
+            variance = state["obs_statistics.m2"] / state["obs_statistics.number"]
+            self.obs = torch.tensor(state["obs_statistics.mean"]), torch.tensor(np.sqrt(variance + 1e-8))
+        self.critics = ["critic", "critic2"] if self.config.algorithm == "td3" else ["critic"]
+        online = ["actor", *self.critics]
+        self.nets = {name: tensors_of(state, name) for name in [*online, *(f"target_{name}" for name in online)]}
+        self.adams, self.updates = {}, 0
+        for name in online:
+            learnt = dict(self.nets[name].items())
+            for tensor in learnt.values():
+                tensor.requires_grad_()
+            decay = self.config.critic_weight_decay if name != "actor" else 0.0
+            groups = [
+                {"params": [t for key, t in learnt.items() if key.endswith("weight")], "weight_decay": decay},
+                {"params": [t for key, t in learnt.items() if not key.endswith("weight")]},
+            ]
+            lr = self.config.actor_lr if name == "actor" else self.config.critic_lr
+            self.adams[name] = torch.optim.Adam(groups, lr=lr)
+
+    def forward(self, name, obs, act=None):
+        """The output, before any tanh."""
+        net, h = self.nets[name], obs
+        layers = len(self.config.hidden_sizes) + 1
+        for layer in range(layers):
+            if act is not None and layer == self.config.action_layer:
+                h = torch.cat([h, act], 1)
+            h = h @ net[f"{layer}.weight"] + net[f"{layer}.bias"]
+            if layer < layers - 1:
+                h = torch.relu(h)
+        return h
+
+    def mu(self, name, obs):
+        """What the critic is asked about."""
+        return torch.tanh(self.forward(name, obs))
+
+    def step(self, name, loss):
+        """One step of Adam on the gradient of the loss."""
+        self.adams[name].zero_grad()
+        learnt = [p for group in self.adams[name].param_groups for p in group["params"]]
+        loss.backward(inputs=learnt)
+        decay = self.adams[name].param_groups[0]["weight_decay"]
+        if (most := self.config.max_grad_norm) is not None:  # by hand: torch's adds 1e-6 to the length, and no decay
+            with torch.no_grad():
+                for weight in self.adams[name].param_groups[0]["params"]:
+                    weight.grad += decay * weight
+                self.adams[name].param_groups[0]["weight_decay"] = 0.0
+                length = torch.sqrt(sum((p.grad**2).sum() for p in learnt))
+                for p in learnt:
+                    p.grad *= min(1.0, most / length)
+        share = self.config.final_lr_share
+        lr = self.config.actor_lr if name == "actor" else self.config.critic_lr
+        for group in self.adams[name].param_groups:
+            group["lr"] = lr * (1 - (1 - share) * min(1.0, (self.updates - 1) / self.config.updates))
+        self.adams[name].step()
+        self.adams[name].param_groups[0]["weight_decay"] = decay
+
+    def update(self, batch, noise=None):
+        """One update. noise (N, act_dim): TD3's, standard normal."""
+        config = self.config
+        obs, act, rew, next_obs = (torch.tensor(np.asarray(a, np.float64)) for a in batch[:4])
+        alive = 1 - torch.tensor(np.asarray(batch.terminated, np.float64))
+        if self.obs is not None:
+            mean, spread = self.obs
+            obs, next_obs = (((x - mean) / spread).clamp(-10, 10) for x in (obs, next_obs))
+        gamma = config.gamma
+        if config.n_step > 1:
+            gamma = torch.tensor(config.gamma**batch.steps)
+        self.updates += 1
+        with torch.no_grad():
+            next_act = self.mu("target_actor", next_obs)
+            if noise is not None:
+                push = (config.target_noise_std * torch.tensor(noise)).clamp(
+                    -config.target_noise_clip, config.target_noise_clip
+                )
+                next_act = (next_act + push).clamp(-1, 1)
+            next_q = [self.forward(f"target_{name}", next_obs, next_act)[:, 0] for name in self.critics]
+            y = rew + gamma * alive * torch.stack(next_q).min(dim=0).values
+        for name in self.critics:
+            self.step(name, torch.nn.functional.mse_loss(self.forward(name, obs, act)[:, 0], y))
+        if config.algorithm == "td3" and self.updates % config.policy_delay:
+            return
+        self.step("actor", -self.forward("critic", obs, self.mu("actor", obs)).mean())
+        with torch.no_grad():
+            for name in self.adams:
+                for key, target in self.nets[f"target_{name}"].items():
+                    target += config.tau * (self.nets[name][key] - target)
+
+    def state(self):
+        """Parameters by minddpg's names."""
+        return {f"{name}.{key}": t.detach().numpy() for name, net in self.nets.items() for key, t in net.items()}
