@@ -13,6 +13,7 @@ from . import td3
 from .config import Config
 from .ddpg import Learner, Losses, Rates, policy, update
 from .fast.jit import FloatArray, call, mark_warm
+from .network_options import OptionNetwork, with_options
 from .networks import (
     FAN_IN,
     FAN_OUT,
@@ -48,8 +49,9 @@ class DDPG:
         streams = random_streams(seed)
         rng = streams.parameters
         actor = new_actor(obs_dim, act_dim, config.hidden_sizes, config.final_init, config.dtype, rng)
+        actor = with_options(actor, config)
         shape = (obs_dim, act_dim, config.hidden_sizes, config.action_layer, config.final_init, config.dtype)
-        critic = new_critic(*shape, rng)
+        critic = with_options(new_critic(*shape, rng), config)
         self.obs_dim, self.act_dim, self.config = obs_dim, act_dim, config
         self.kind = kind(config)
         self.smoothing = streams.smoothing  # draws the noise on TD3's target actions
@@ -60,7 +62,7 @@ class DDPG:
         rates = Rates(config.gamma, config.tau, config.actor_lr, config.critic_lr, config.critic_weight_decay)
         self.rates: Rates | td3.Rates = rates
         if config.algorithm == "td3":
-            critic2, seen = new_critic(*shape, rng), td3.Seen(np.zeros(1), np.zeros(1))
+            critic2, seen = with_options(new_critic(*shape, rng), config), td3.Seen(np.zeros(1), np.zeros(1))
             of_critic2 = copy_network(critic2), new_adam(critic2.params, config.max_grad_norm)
             self.learner = td3.Learner(actor, critic, critic2, *self.learner[2:4], of_critic2[0],
                                        *self.learner[4:], of_critic2[1], seen)  # fmt: skip
@@ -100,6 +102,8 @@ class DDPG:
         if rows.ndim != 2 or rows.shape[1] != self.obs_dim:
             raise ShapeError(f"obs has shape {array.shape}, but must be ({self.obs_dim},) or (N, {self.obs_dim})")
         act = call(policy, self.kind, self.learner.actor, self.in_units(rows))
+        if self.config.invert_gradients:
+            act = np.clip(act, -1, 1)  # the one place where a linear output is held to its bounds
         return act[0] if array.ndim == 1 else act
 
     def q(self, obs: FloatArray, act: FloatArray) -> FloatArray:
@@ -247,7 +251,8 @@ class DDPG:
         """The arrays of `state_dict` themselves, not copies."""
         views: dict[str, npt.NDArray[Any]] = {}
         for name, part in self.learner._asdict().items():
-            inner = named_parameters(part) if isinstance(part, Network) else part._asdict()
+            is_network = isinstance(part, (Network, OptionNetwork))
+            inner = named_parameters(part) if is_network else part._asdict()
             views.update({f"{name}.{key}": view for key, view in inner.items() if isinstance(view, np.ndarray)})
         for name, view in self.statistics._asdict().items() if self.statistics is not None else ():
             views[f"obs_statistics.{name}"] = view
@@ -301,6 +306,7 @@ def kind(config: Config) -> str:
         "td3": config.algorithm == "td3",
         "n_step": config.n_step > 1,
         "max_grad_norm": config.max_grad_norm is not None,
+        "options": config.activation != "relu" or config.invert_gradients,
     }
     return " ".join([config.dtype, *(name for name, on in options.items() if on)])
 

@@ -83,6 +83,12 @@ class Config:
     target_noise_clip: float = _setting(
         0.5, "td3 only: that noise is cut off at plus and minus this; usual: 0.5; paper: no such thing"
     )
+    activation: str = _setting("relu", "of the hidden layers of actor and critic: relu or tanh; paper: relu")
+    invert_gradients: bool = _setting(
+        False,
+        "the actor's output is linear, clipped where it acts, and dQ/da turns round at the bounds (Hausknecht & Stone "
+        "2016), against saturation; paper: no, tanh",
+    )
     reward_scale: float = _setting(
         1.0, "rewards are learnt from times this; tables keep the environment's; usual: 0.01 to 10; paper: 1"
     )
@@ -136,8 +142,10 @@ class Config:
             self._number("final_init", 0, open_low=True)
         self._choice("noise", ("gaussian", "ou"))
         self._choice("algorithm", ("ddpg", "td3"))
-        if not isinstance(self.normalise_obs, bool):
-            raise ConfigError(f"normalise_obs must be True or False, not {self.normalise_obs!r}")
+        self._choice("activation", ("relu", "tanh"))
+        for name in ("normalise_obs", "invert_gradients"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be True or False, not {getattr(self, name)!r}")
         if self.n_step > MOST_RETURN:
             raise ConfigError(f"n_step must be {MOST_RETURN:,} at most, not {self.n_step!r}")
         self._choice("dtype", ("float32", "float64"))

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from .agent import DDPG
 from .environment import Environment
 from .extras import need
+from .network_options import has_kinks
 from .networks import named_parameters
 from .observations import MOST, centre_and_scale
 from .runs.directory import RunInfo, load, load_info
@@ -61,7 +62,8 @@ def policy_arrays(agent: DDPG, low: Array, high: Array) -> dict[str, Array]:
     (act_dim,), all of the dtype that was trained, and "obs_dim" (), int64.
 
     low, high (act_dim,): the actions' bounds, in the environment's units. With normalise_obs also "obs_mean" and
-    "obs_scale" (obs_dim,): the networks get (obs - obs_mean) * obs_scale, clipped to [-10, 10].
+    "obs_scale" (obs_dim,): the networks get (obs - obs_mean) * obs_scale, clipped to [-10, 10]. With a hidden tanh
+    instead of ReLU also "tanh", with an output that is clipped instead of tanh "unbounded": (), True.
     """
     scale, offset = scale_and_offset(low, high, agent.config.dtype)
     if not (np.isfinite(scale).all() and np.isfinite(offset).all()):
@@ -72,6 +74,8 @@ def policy_arrays(agent: DDPG, low: Array, high: Array) -> dict[str, Array]:
     if agent.statistics is not None:
         mean, spread = (part.astype(agent.config.dtype) for part in centre_and_scale(agent.statistics))
         arrays |= {"obs_mean": mean, "obs_scale": spread}
+    for name, on in (("tanh", not has_kinks(agent.actor)), ("unbounded", agent.config.invert_gradients)):
+        arrays |= {name: np.array(True)} if on else {}
     return {**arrays, "action_scale": scale, "action_offset": offset, "obs_dim": np.array(agent.obs_dim, np.int64)}
 
 
@@ -124,7 +128,8 @@ def onnx_file(arrays: Mapping[str, Array]) -> bytes:
     need("onnx", "onnx", "an .onnx file")
     from onnx import checker, helper, numpy_helper
 
-    constants = {name: array for name, array in arrays.items() if name != "obs_dim"}
+    constants = {name: array for name, array in arrays.items() if name not in ("obs_dim", "tanh", "unbounded")}
+    hidden = "Tanh" if "tanh" in arrays else "Relu"
     layers = sum(name.endswith(".weight") for name in constants)
     nodes, x = [], "obs"
     if "obs_mean" in constants:
@@ -137,8 +142,13 @@ def onnx_file(arrays: Mapping[str, Array]) -> bytes:
     for layer in range(layers):
         last = layer == layers - 1
         nodes.append(helper.make_node("Gemm", [x, f"{layer}.weight", f"{layer}.bias"], [f"z{layer}"]))
-        x = "tanh" if last else f"h{layer + 1}"
-        nodes.append(helper.make_node("Tanh" if last else "Relu", [f"z{layer}"], [x]))
+        x = "bounded" if last else f"h{layer + 1}"
+        if last and "unbounded" in arrays:
+            one = np.array(1, constants["action_scale"].dtype)
+            constants |= {"lowest": -one, "highest": one}
+            nodes.append(helper.make_node("Clip", [f"z{layer}", "lowest", "highest"], [x]))
+        else:
+            nodes.append(helper.make_node("Tanh" if last else hidden, [f"z{layer}"], [x]))
     nodes.append(helper.make_node("Mul", [x, "action_scale"], ["scaled"]))
     nodes.append(helper.make_node("Add", ["scaled", "action_offset"], ["act"]))
     scale = constants["action_scale"]

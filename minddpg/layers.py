@@ -116,6 +116,37 @@ def tanh_backward(da: FloatArray, a: FloatArray) -> FloatArray:
 
 
 @jit
+def tanh_hidden_backward(dh: FloatArray, h: FloatArray) -> FloatArray:
+    """dz = dh (1 - h^2), in place.    dh (N, dim) becomes dz and is returned; h (N, dim) is the tanh's own output.
+
+    As tanh_backward, in the place of relu_backward: h may have further columns (a joined action).
+    """
+    for i in range(len(dh)):
+        gradient, output = dh[i], h[i, : dh.shape[1]]
+        for j in each(gradient):
+            gradient[j] *= 1 - output[j] * output[j]
+    return dh
+
+
+@jit
+def invert_gradient(da: FloatArray, a: FloatArray) -> FloatArray:
+    """dz = da (1 - a) / 2 where descent raises a, da (a + 1) / 2 where it lowers a.    da, a (N, dim) -> dz (N, dim).
+
+    In the place of tanh', for an output that is not bounded: a gradient that pushes towards a bound fades as the bound
+    comes near and turns round behind it; one that leads back inside keeps its size, where tanh' would let nothing
+    through. Not a derivative. Descent raises a where da < 0. Hausknecht & Stone 2016, equation 11, with bounds of +-1.
+    """
+    if da.shape != a.shape:
+        raise ValueError("invert_gradient: da must have the shape of the output a")
+    dz, half = np.empty_like(da), da.dtype.type(0.5)
+    upstream, output, result = da.reshape(da.size), a.reshape(a.size), dz.reshape(dz.size)
+    for i in each(result):
+        room = where(upstream[i] < 0, 1 - output[i], 1 + output[i])
+        result[i] = upstream[i] * half * room
+    return dz
+
+
+@jit
 def mean(values: FloatArray) -> float:
     """The mean of all elements, summed in float64."""
     return float(np.mean(values.astype(np.float64)))

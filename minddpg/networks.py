@@ -8,6 +8,8 @@ zero columns.
 Forward returns the output and a cache, which holds what backward needs: the input of every layer, then the output, one
 block after the other in one flat array. Nothing is stored on the network, so a critic may be forwarded twice.
 
+What is marked `by_type` is another function for another kind of network; see network_options.py.
+
 Backward comes as three functions, not as one with a flag: to the weights, to the inputs, to both. A function that
 cannot write a weight gradient is the reason why the actor step cannot touch the critic.
 
@@ -22,13 +24,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .fast.jit import FloatArray, each, jit
+from .fast.jit import FloatArray, by_type, each, jit
 from .layers import (
     linear_backward_input,
     linear_backward_weights,
     linear_forward,
     linear_relu_forward,
     relu_backward,
+    tanh_backward,
     tanh_forward,
 )
 
@@ -193,6 +196,7 @@ def copy(source: FloatArray, out: FloatArray) -> None:
         result[i] = flat[i]
 
 
+@by_type
 @jit
 def forward(network: Network, obs: FloatArray, act: FloatArray) -> FloatArray:
     """obs (N, obs_dim), act (N, act_dim) -> cache. The output is its last block."""
@@ -219,6 +223,7 @@ def forward(network: Network, obs: FloatArray, act: FloatArray) -> FloatArray:
     return cache
 
 
+@by_type
 @jit
 def backward_to_weights(network: Network, dz: FloatArray, cache: FloatArray) -> FloatArray:
     """dz (N, out) of the last layer -> dparams (P,), laid out like the parameters. No input gradient is computed."""
@@ -231,6 +236,7 @@ def backward_to_weights(network: Network, dz: FloatArray, cache: FloatArray) -> 
     return dparams
 
 
+@by_type
 @jit
 def backward_to_action(network: Network, dz: FloatArray, cache: FloatArray) -> FloatArray:
     """dz (N, out) of the last layer -> dact (N, act_dim). Goes no further down than the joined layer."""
@@ -240,6 +246,7 @@ def backward_to_action(network: Network, dz: FloatArray, cache: FloatArray) -> F
     return linear_backward_input(dz, action_rows(network))
 
 
+@by_type
 @jit
 def backward_to_obs(network: Network, dz: FloatArray, cache: FloatArray) -> FloatArray:
     """dz (N, out) of the last layer -> dobs (N, obs_dim)."""
@@ -249,6 +256,7 @@ def backward_to_obs(network: Network, dz: FloatArray, cache: FloatArray) -> Floa
     return linear_backward_input(dz, hidden_rows(network, 0))
 
 
+@by_type
 @jit
 def backward(network: Network, dz: FloatArray, cache: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """dz (N, out) of the last layer -> dparams (P,), dobs (N, obs_dim), dact (N, act_dim), in one pass."""
@@ -263,14 +271,29 @@ def backward(network: Network, dz: FloatArray, cache: FloatArray) -> tuple[Float
     return dparams, dz, dact
 
 
+@by_type
+@jit
+def hidden_backward(network: Network, dh: FloatArray, h: FloatArray) -> FloatArray:
+    """dh (N, dim) of a hidden layer's output h becomes dz, in place. h may have further columns."""
+    return relu_backward(dh, h)
+
+
 # --- the actor mu(s) and the critic Q(s, a) ---------------------------------------------------------------------------
 
 
+@by_type
 @jit
 def actor_forward(actor: Network, obs: FloatArray) -> tuple[FloatArray, FloatArray]:
     """obs (N, obs_dim) -> act = tanh(z) (N, act_dim) in [-1, 1], cache."""
     cache = forward(actor, obs, np.empty((len(obs), 0), obs.dtype))
     return tanh_forward(output(actor, cache)), cache
+
+
+@by_type
+@jit
+def output_backward(actor: Network, dact: FloatArray, act: FloatArray) -> FloatArray:
+    """dact (N, act_dim) -> dz (N, act_dim), below the actor's tanh."""
+    return tanh_backward(dact, act)
 
 
 @jit

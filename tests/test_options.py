@@ -192,12 +192,14 @@ def combination(seed):
         "final_lr_share": [1.0, 0.3],
         "action_layer": [0, 1],
         "critic_weight_decay": [0.0, 1e-2],
-        **getattr(combination, "more", {}),
+        "activation": ["relu", "tanh"],
+        "invert_gradients": [False, True],
     }
     return {name: values[rng.integers(len(values))] for name, values in choices.items()}
 
 
-ALONE = [{"algorithm": "td3"}, {"n_step": 3}, {"max_grad_norm": 0.2}, {"normalise_obs": True}, {"final_lr_share": 0.3}]
+ALONE = [{"algorithm": "td3"}, {"n_step": 3}, {"max_grad_norm": 0.2}, {"normalise_obs": True}, {"final_lr_share": 0.3},
+         {"activation": "tanh"}, {"invert_gradients": True}]  # fmt: skip
 
 
 @pytest.mark.parametrize("changes", [*ALONE, *map(combination, range(10))], ids=str)

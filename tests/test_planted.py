@@ -31,7 +31,7 @@ BUGS = {
     "actor: 1/N twice": ("ddpg.py", SEED, "-1 / n**2, obs.dtype", CHAIN),
     "actor: sum for mean": ("ddpg.py", SEED, "-1.0, obs.dtype", CHAIN),
     "actor: wrong sign": ("ddpg.py", SEED, "1 / n, obs.dtype", "test_ddpg.py::test_a_small_step_climbs"),
-    "actor: tanh' missing": ("ddpg.py", "dz = tanh_backward(dact, act)", "dz = dact", CHAIN),
+    "actor: tanh' missing": ("ddpg.py", "dz = output_backward(actor, dact, act)", "dz = dact", CHAIN),
     "actor: dQ/da at the replayed action": (
         "ddpg.py",
         "    dtheta, dact, q = actor_gradient(learner.actor, learner.critic, batch.obs)\n",
@@ -39,7 +39,7 @@ BUGS = {
         "    q, critic_cache = critic_forward(learner.critic, batch.obs, batch.act)\n"
         "    dq = np.full((len(q), 1), -1 / len(q), q.dtype)\n"
         "    dact = backward_to_action(learner.critic, dq, critic_cache)\n"
-        "    dtheta = backward_to_weights(learner.actor, tanh_backward(dact, act), actor_cache)\n",
+        "    dtheta = backward_to_weights(learner.actor, output_backward(learner.actor, dact, act), actor_cache)\n",
         TWIN,
     ),
     "actor: all-zero gradient": ("ddpg.py", "return dtheta, dact, q", "return 0 * dtheta, dact, q", CHAIN),
@@ -202,12 +202,12 @@ def run_tests(package, test, tmp_path):
     return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
 
 
-def planted(bug, directory):
+def planted(bug, directory, bugs=BUGS):
     """The result of the bug's test on a copy with the bug in it; None for the copy as it is."""
     shutil.copytree(Path(minddpg.__file__).parent, directory / "minddpg")
     if bug is None:
         return run_tests(directory, CHAIN, directory)
-    file, right, wrong, test = BUGS[bug]
+    file, right, wrong, test = bugs[bug]
     source = directory / "minddpg" / file
     text = source.read_text()
     assert text.count(right) == 1, (

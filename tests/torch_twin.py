@@ -44,12 +44,13 @@ class TorchTwin:
                 h = torch.cat([h, act], 1)
             h = h @ net[f"{layer}.weight"] + net[f"{layer}.bias"]
             if layer < layers - 1:
-                h = torch.relu(h)
+                h = torch.relu(h) if self.config.activation == "relu" else torch.tanh(h)
         return h
 
     def mu(self, name, obs):
         """What the critic is asked about."""
-        return torch.tanh(self.forward(name, obs))
+        z = self.forward(name, obs)
+        return z if self.config.invert_gradients else torch.tanh(z)
 
     def step(self, name, loss):
         """One step of Adam on the gradient of the loss."""
@@ -97,7 +98,10 @@ class TorchTwin:
             self.step(name, torch.nn.functional.mse_loss(self.forward(name, obs, act)[:, 0], y))
         if config.algorithm == "td3" and self.updates % config.policy_delay:
             return
-        self.step("actor", -self.forward("critic", obs, self.mu("actor", obs)).mean())
+        act = self.mu("actor", obs)
+        if config.invert_gradients:  # Hausknecht & Stone 2016, equation 11, as a hook on the action's gradient
+            act.register_hook(lambda da: da * torch.where(da < 0, (1 - act) / 2, (act + 1) / 2).detach())
+        self.step("actor", -self.forward("critic", obs, act).mean())
         with torch.no_grad():
             for name in self.adams:
                 for key, target in self.nets[f"target_{name}"].items():

@@ -23,6 +23,7 @@ FRESH = Config(hidden_sizes=(64, 64), dtype="float32")  # of an agent that is no
 OTHER_NAMES = {  # what other libraries call them, without hyphens
     "learningrate": ("actorlr", "criticlr"),
     "lr": ("actorlr", "criticlr"),
+    "nsteps": ("nstep",),
     "timesteps": ("steps",),
     "totaltimesteps": ("steps",),
 }
@@ -89,11 +90,8 @@ def add_fresh_agent(command: argparse.ArgumentParser) -> None:
     fresh = command.add_argument_group("the fresh agent (not with DIR)")
     fresh.add_argument("--obs-dim", type=positive, metavar="N", help="length of an observation; default: 3")
     fresh.add_argument("--act-dim", type=positive, metavar="N", help="length of an action; default: 1")
-    add_fields(
-        fresh,
-        ["hidden_sizes", "action_layer", "final_init", "critic_weight_decay", "algorithm", "max_grad_norm"],
-        FRESH,
-    )
+    of_update = ["algorithm", "activation", "invert_gradients", "max_grad_norm"]
+    add_fields(fresh, ["hidden_sizes", "action_layer", "final_init", "critic_weight_decay", *of_update], FRESH)
 
 
 def add_fields(group: ParserOrGroup, names: Sequence[str], shown: Config | None = None) -> None:

@@ -16,9 +16,10 @@ from .. import agent as agents
 from .. import ddpg, networks, td3
 from ..agent import DDPG
 from ..fast.jit import FloatArray
+from ..network_options import has_kinks
 from ..networks import Network, actor_forward, copy_network, critic_forward, layer_input
 from ..replay import Batch, ShapeError, check_shapes
-from .agent_structure import Source, agent_gradients, bellman, check_agent_structure, critics, named
+from .agent_structure import Source, agent_gradients, bellman, check_agent_structure, critics, named, own
 from .checker import check_options
 from .differences import EPS, Lines, Measure, Probe, Quotients, measure
 from .effort import FULL_BUDGET, Effort
@@ -121,6 +122,10 @@ def _critic_loss(agent: Any, batch: Batch, target_q: FloatArray, prefix: str) ->
     probe = Probe(loss, inputs, np.ones(len(batch.obs) + len(weights)), lambda _: _masks(critic, caches["critic"]))
 
     rounding = 4 * EPS * float(np.sum(np.abs(probe.centre[: len(batch.obs)])))
+    if not isinstance(critic, Network):  # the sweep knows ReLU alone
+        closed = _closed(prefix, critic, caches["critic"], np.ones(len(batch.obs), bool))
+        closed = {name for name in closed if not decay or name.endswith("bias")}
+        return _Function(f"the critic's loss, in the {prefix}", probe, None, closed)
     swept = sweep_critic(critic, batch.obs, batch.act, target_q, SQUARED_ERROR, rounding)
 
     def sweep(name: str) -> Measure:
@@ -145,8 +150,8 @@ def _critic_loss(agent: Any, batch: Batch, target_q: FloatArray, prefix: str) ->
 
 def _q_slopes(agent: Any, batch: Batch) -> _Function:
     """Q(s_i, a_i) in a and in s, at a = mu(s)."""
-    critic, caches = Network(*agent.critic), {}
-    inputs = {"dq_dact": actor_forward(Network(*agent.actor), batch.obs)[0], "dq_dobs": batch.obs.copy()}
+    critic, caches = own(agent.critic), {}
+    inputs = {"dq_dact": actor_forward(own(agent.actor), batch.obs)[0].copy(), "dq_dobs": batch.obs.copy()}
 
     def q(_: Any) -> Any:
         values, caches["critic"] = critic_forward(critic, inputs["dq_dobs"], inputs["dq_dact"])
@@ -161,8 +166,10 @@ def _q_slopes(agent: Any, batch: Batch) -> _Function:
 
 def _chain(agent: Any, batch: Batch) -> _Function:
     """-mean Q(s, mu(s)) in the actor's parameters."""
-    actor, critic, caches = _copy(agent.actor), Network(*agent.critic), {}
+    actor, critic, caches = _copy(agent.actor), own(agent.critic), {}
     inputs = named("actor", actor)
+    if agent.config.invert_gradients:
+        return _inverted_chain(actor, critic, batch.obs)
     minus_mean = np.full(len(batch.obs), -1 / len(batch.obs))
 
     def q_of_mu(_: Any) -> Any:
@@ -175,12 +182,35 @@ def _chain(agent: Any, batch: Batch) -> _Function:
 
     probe = Probe(q_of_mu, inputs, minus_mean, pattern)
 
-    swept = sweep_actor(actor, critic, batch.obs, minus_mean, probe.rounding)
+    swept = None
+    if isinstance(actor, Network):
+        swept = sweep_actor(actor, critic, batch.obs, minus_mean, probe.rounding)
     act, actor_cache = actor_forward(actor, batch.obs)
     reached = _reach(critic, caches["critic"], np.ones(len(act), bool), critic.action_layer)
     reached &= (np.abs(act) < 1).any(axis=1)
-    sweep = partial(_part, "actor", actor, swept)
+    sweep = None if swept is None else partial(_part, "actor", actor, swept)
     return _Function("-mean Q(s, mu(s)), in the actor", probe, sweep, _closed("actor", actor, actor_cache, reached))
+
+
+def _inverted_chain(actor: Network, critic: Network, obs: FloatArray) -> _Function:
+    """mu(s) in the actor's parameters, under the upstream that inverted gradients are by definition.
+
+    That is dq_dact of minddpg, which has been checked by then, over -N, times the room to the bound that it pushes
+    towards, over 2.
+    """
+    inputs, caches = named("actor", actor), {}
+    act, cache = actor_forward(actor, obs)
+    act, (_, critic_cache) = act.copy(), critic_forward(critic, obs, act)
+    dq_dact = networks.backward_to_action(critic, np.ones((len(obs), 1)), critic_cache)
+    upstream = -dq_dact / len(obs) * np.where(dq_dact > 0, 1 - act, 1 + act) / 2
+
+    def mu(_: Any) -> Any:
+        value, caches["actor"] = actor_forward(actor, obs)
+        return value.ravel()
+
+    probe = Probe(mu, inputs, upstream.ravel(), lambda _: _masks(actor, caches["actor"]))
+    closed = _closed("actor", actor, cache, np.asarray(upstream.any(axis=1)))
+    return _Function("mu(s) under inverted gradients, in the actor", probe, None, closed)
 
 
 def _settle(source: Source, agent: Any, batch: Batch, tensor: TensorReport, rtol: float) -> TensorReport:
@@ -221,12 +251,16 @@ def _settle(source: Source, agent: Any, batch: Batch, tensor: TensorReport, rtol
 
 def _masks(network: Network, cache: FloatArray) -> Flags:
     """Which side every ReLU stands on, for every sample."""
+    if not has_kinks(network):
+        return np.zeros(0, bool)
     hidden = [layer_input(network, cache, i).ravel() > 0 for i in range(1, len(network.layout) - 1)]
     return np.concatenate([np.zeros(0, bool), *hidden])
 
 
 def _reach(network: Network, cache: FloatArray, reached: Flags, layer: int) -> Flags:
     """For which samples (N,) a gradient at the output gets to the pre-activation of `layer` at all."""
+    if not has_kinks(network):
+        return reached
     for above in range(len(network.layout) - 2, layer, -1):
         units = network.layout[above - 1, networks.FAN_OUT]
         reached = reached & (layer_input(network, cache, above)[:, :units] > 0).any(axis=1)
@@ -246,7 +280,7 @@ def _closed(prefix: str, network: Network, cache: FloatArray, reached: Flags) ->
 
 
 def _copy(network: Any) -> Network:
-    return copy_network(Network(*network))
+    return copy_network(own(network))
 
 
 def _part(prefix: str, network: Network, swept: Sweep, name: str) -> Measure:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..network_options import OptionNetwork
 from ..networks import Network, named_parameters
 from ..optim import BETA1
 from ..replay import Batch
@@ -90,7 +91,12 @@ def _target(source: Source, agent: Any, batch: Batch, *noise: Any) -> Any:
 
 def named(prefix: str, network: Any) -> dict[str, npt.NDArray[Any]]:
     """Views of a network's parameters, as "prefix.0.weight"."""
-    return {f"{prefix}.{name}": view for name, view in named_parameters(Network(*network)).items()}
+    return {f"{prefix}.{name}": view for name, view in named_parameters(own(network)).items()}
+
+
+def own(network: Any) -> Any:
+    """A network of `source` as one of minddpg's, on the same parameters."""
+    return Network(*network) if len(network) == len(Network._fields) else OptionNetwork(*network)
 
 
 def check_agent_structure(source: Source, agent: Any, batch: Batch) -> list[Check]:
@@ -280,24 +286,32 @@ def _replayed_action(source: Source, agent: Any, batch: Batch) -> Check:
 
 
 def _climbs(source: Source, agent: Any, batch: Batch) -> Check:
-    """A small step down the gradient of -mean Q raises mean Q by step |g|^2."""
-    name = "a small step along the actor's gradient raises mean Q by lr |g|^2"
+    """A small step down the gradient of -mean Q raises mean Q by step |g|^2.
+
+    Where g is inverted at the bounds, by step (g . the gradient itself).
+    """
+    inverting = agent.config.invert_gradients
+    name = f"a small step along the actor's gradient raises mean Q by lr {'g . dJ' if inverting else '|g|^2'}"
     clone, algorithm = _clone(source, agent), source.algorithm(agent)
 
     def q() -> Any:
         act, _ = algorithm.actor_forward(clone.actor, batch.obs)
         return algorithm.critic_forward(clone.critic, batch.obs, act)[0]
 
-    dtheta, _, _ = algorithm.actor_gradient(clone.actor, clone.critic, batch.obs)
+    dtheta, dact, _ = algorithm.actor_gradient(clone.actor, clone.critic, batch.obs)
     length = float(np.linalg.norm(dtheta))
     if length == 0:
         return Check(name, True, "the gradient is zero here")
+    slope = length
+    if inverting:
+        _, cache = algorithm.actor_forward(clone.actor, batch.obs)
+        slope = float(dtheta @ source.networks.backward_to_weights(clone.actor, dact, cache)) / length
     ratios, before = [], q()
     for step in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6):
         lr = step / length
-        if lr * length**2 > 1e4 * EPS * float(np.mean(np.abs(before))):  # or rounding hides it
+        if abs(step * slope) > 1e4 * EPS * float(np.mean(np.abs(before))):  # or rounding hides it
             clone.actor.params[:] -= lr * dtheta
-            ratios.append(float(np.mean(q() - before)) / (lr * length**2))
+            ratios.append(float(np.mean(q() - before)) / (step * slope))
             clone.actor.params[:] += lr * dtheta
     if not ratios:
         return Check(name, True, "not made: the gradient is too small to be seen in Q")
@@ -340,7 +354,7 @@ def _smaller(source: Source, agent: Any, batch: Batch) -> Check:
     clone = _clone(source, agent)
     first, second = _next_q(source, clone, batch)
     between = float(np.median(first - second))  # now half of the rows have the other one as the smaller
-    bias = named_parameters(Network(*clone.learner.target_critic2))[f"{len(clone.config.hidden_sizes)}.bias"]
+    bias = named_parameters(own(clone.learner.target_critic2))[f"{len(clone.config.hidden_sizes)}.bias"]
     bias += between
     alive = batch._replace(terminated=np.zeros(len(batch.rew), bool))
     y, expected = bellman(source, clone, alive), _next_q(source, clone, batch).min(axis=0)

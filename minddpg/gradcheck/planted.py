@@ -33,6 +33,7 @@ COPIED = (
     "optim",
     "layers",
     "networks",
+    "network_options",
     "ddpg",
     "td3",
     "observations",
@@ -92,6 +93,8 @@ RELU = "gradient[j] *= output[j] > zero"
 
 TD3: dict[str, Any] = {"algorithm": "td3"}
 CLIP: dict[str, Any] = {"max_grad_norm": 0.05}
+HIDDEN_TANH: dict[str, Any] = {"activation": "tanh"}
+INVERT: dict[str, Any] = {"invert_gradients": True}
 
 BUGS = (
     # the batch
@@ -112,7 +115,7 @@ BUGS = (
         "    act, actor_cache = actor_forward(learner.actor, batch.obs)\n"
         "    q, critic_cache = critic_forward(learner.critic, batch.obs, batch.act)\n"
         "    dact = backward_to_action(learner.critic, np.full((len(q), 1), -1 / len(q)), critic_cache)\n"
-        "    dtheta = backward_to_weights(learner.actor, tanh_backward(dact, act), actor_cache)\n",
+        "    dtheta = backward_to_weights(learner.actor, output_backward(learner.actor, dact, act), actor_cache)\n",
     ),
     Bug(
         "actor: dQ/da lost where Q is clipped", "openai/baselines#131", "ddpg",
@@ -124,7 +127,7 @@ BUGS = (
     ),
     Bug(
         "actor: the step through tanh left out", "arthurdouillard/deepcourse#9", "ddpg",
-        "dz = tanh_backward(dact, act)", "dz = dact",
+        "dz = output_backward(actor, dact, act)", "dz = dact",
     ),
     Bug(
         "tanh': of the output, not of its input", "davidrmiller/neural2d#40", "layers",
@@ -181,11 +184,11 @@ BUGS = (
     ),
     Bug(
         "float32 inside a float64 backward", "jax-ml/jax#641", "ddpg",
-        "    dz = tanh_backward(dact, act)", "    dz = tanh_backward(dact.astype('f4').astype('f8'), act)",
+        "output_backward(actor, dact, act)", "output_backward(actor, dact.astype('f4').astype('f8'), act)",
     ),
     Bug(
         "float16 on the way back", "jax-ml/jax#39821", "ddpg",
-        "    dz = tanh_backward(dact, act)", "    dz = tanh_backward(dact.astype('f2').astype('f8'), act)",
+        "output_backward(actor, dact, act)", "output_backward(actor, dact.astype('f2').astype('f8'), act)",
     ),
     # what finite differences do not see
     Bug(
@@ -297,6 +300,37 @@ OPTION_BUGS = (
     Bug(
         "clipping: element by element", "Pascanu et al. 2013, algorithm 1", "optim",
         "shorter[i] = share * gradient[i]", "shorter[i] = np.clip(gradient[i], -max_norm, max_norm)", CLIP,
+    ),
+    # hidden tanh
+    Bug(
+        "hidden tanh: the mask of ReLU", "the other activation's backward", "network_options",
+        "tanh_hidden_backward(dh, h) if network.tanh else", "relu_backward(dh, h) if network.tanh else", HIDDEN_TANH,
+    ),
+    Bug(
+        "hidden tanh: 1 - h", "the square forgotten", "layers",
+        "gradient[j] *= 1 - output[j] * output[j]", "gradient[j] *= 1 - output[j]", HIDDEN_TANH,
+    ),
+    Bug(
+        "hidden tanh: upstream overwritten", "haifengl/smile#528", "layers",
+        "gradient[j] *= 1 - output[j] * output[j]", "gradient[j] = 1 - output[j] * output[j]", HIDDEN_TANH,
+    ),
+    # inverted gradients
+    Bug(
+        "inverting: the bounds the wrong way round", "Hausknecht & Stone 2016, equation 11", "layers",
+        "where(upstream[i] < 0, 1 - output[i], 1 + output[i])", "where(upstream[i] < 0, 1 + output[i], 1 - output[i])",
+        INVERT,
+    ),
+    Bug(
+        "inverting: not over the range", "Hausknecht & Stone 2016, equation 11", "layers",
+        "upstream[i] * half * room", "upstream[i] * room", INVERT,
+    ),
+    Bug(
+        "inverting: clipped instead of turned round", "Hausknecht & Stone 2016, section 6.3", "layers",
+        "upstream[i] * half * room", "upstream[i] * half * np.maximum(room, 0.5)", INVERT,
+    ),
+    Bug(
+        "inverting: tanh' as well", "Hausknecht & Stone 2016, equation 11", "network_options",
+        "invert_gradient(dact, act) if actor", "tanh_backward(invert_gradient(dact, act), act) if actor", INVERT,
     ),
 )  # fmt: skip
 

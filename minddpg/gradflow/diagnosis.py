@@ -25,8 +25,9 @@ BEYOND = 0.1  # share of the interval of possible values by which Q may leave it
 def statistics(learner: Learner | td3.Learner, seen: Look, rewards: tuple[float, float], gamma: float) -> Statistics:
     """What a look at one update says, by name: a row of gradients.csv.
 
-    dq_dact_rms: RMS of dQ/da at mu(s). tanh_slope: mean of tanh' = 1 - act^2. saturated: share of |act| > 0.99;
-    held: share of those that dQ/da would take back inside. q_*: of Q at the replayed actions; td_*: quantiles of Q - y.
+    dq_dact_rms: RMS of dQ/da at mu(s). tanh_slope: mean of tanh' = 1 - act^2, or of what
+    stands in its place with invert_gradients. saturated: share of |act| > 0.99; held: share of those that dQ/da would
+    take back inside. q_*: of Q at the replayed actions; td_*: quantiles of Q - y.
     rew_low, rew_high: `rewards`; possible_low, possible_high: between which values Q must then lie (see `possible`).
     Per network: distance, |theta - theta'| / |theta|. Per layer: norms of its weights and biases together and of their
     gradient, and Adam's step as a share of them; dead, the share of units that are 0 for the whole batch at mu(s), in
@@ -46,7 +47,7 @@ def _statistics(learner: Learner | td3.Learner, seen: Look, rewards: tuple[float
     td_10, td_50, td_90 = np.quantile(error, (0.1, 0.5, 0.9)).tolist()
     row = {
         "dq_dact_rms": rms(arrays["dq_dact"]),
-        "tanh_slope": 1 - float(np.mean(act * act)),
+        "tanh_slope": _slope(learner.actor, arrays),
         "saturated": float(np.mean(beyond)),
         "held": float(np.mean((act * arrays["dq_dact"] < 0)[beyond])) if beyond.any() else 0.0,
         "q_mean": float(q.mean()),
@@ -76,6 +77,14 @@ def _statistics(learner: Learner | td3.Learner, seen: Look, rewards: tuple[float
                 row[f"{name}.{layer}.dead"] = 1 - float(np.mean(arrays[f"{name}.{layer}.h"].any(axis=0)))
     row |= {f"rms.{name}": rms(array) for name, array in arrays.items()}
     return row
+
+
+def _slope(actor: Network, arrays: Mapping[str, FloatArray]) -> float:
+    """Mean of tanh', or of the room to the bound that dQ/da pushes towards, over 2."""
+    act = arrays["act"]
+    if getattr(actor, "unbounded", False):
+        return float(np.mean(np.where(arrays["dq_dact"] > 0, 1 - act, 1 + act))) / 2
+    return 1 - float(np.mean(act * act))
 
 
 def possible(rewards: tuple[float, float], gamma: float) -> tuple[float, float]:

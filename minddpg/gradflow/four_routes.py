@@ -25,8 +25,17 @@ from ..ddpg import actor_gradient
 from ..fast.jit import FloatArray
 from ..gradcheck.checker import Mode, choose_lines
 from ..gradcheck.differences import STEP, Probe, measure, refine
-from ..layers import tanh_backward
-from ..networks import Network, actor_forward, backward, backward_to_weights, copy_network, critic_forward, layer_input
+from ..network_options import has_kinks
+from ..networks import (
+    Network,
+    actor_forward,
+    backward,
+    backward_to_weights,
+    copy_network,
+    critic_forward,
+    layer_input,
+    output_backward,
+)
 from ..replay import Batch
 from .way import norm
 
@@ -96,9 +105,14 @@ def compare(chain: Chain, mode: Mode = "sample", samples: int = SAMPLES, seed: i
     act, cache = actor_forward(chain.actor, chain.obs)
     held = cache.nbytes + explicit.nbytes
     one_pass, one_seconds = _timed(route_one_pass, chain)
+    first = Route("(a) explicit dQ/da", 0.0, explicit.size, seconds, held, "vector-Jacobian products; what trains")
+    if getattr(chain.actor, "unbounded", False):
+        note = "the same, inverted at the bounds; (c) and (d) would be of -mean Q, whose gradient this is not"
+        second = Route("(b) one pass", _off(one_pass, explicit), explicit.size, one_seconds, held, note)
+        return Routes((first, second), explicit)
     (numeric, told), numeric_seconds = _timed(route_differences, chain, explicit, mode, samples, seed)
     found = [
-        Route("(a) explicit dQ/da", 0.0, explicit.size, seconds, held, "vector-Jacobian products; what trains"),
+        first,
         Route(
             "(b) one pass",
             _off(one_pass, explicit),
@@ -138,7 +152,7 @@ def route_one_pass(chain: Chain) -> FloatArray:
     act, actor_cache = actor_forward(actor, obs)
     q, critic_cache = critic_forward(critic, obs, act)
     _, _, dact = backward(critic, np.full((len(q), 1), -1 / len(q)), critic_cache)
-    dtheta, _, _ = backward(actor, tanh_backward(dact, act), actor_cache)
+    dtheta, _, _ = backward(actor, output_backward(actor, dact, act), actor_cache)
     return dtheta
 
 
@@ -161,7 +175,7 @@ def route_differences(
         hidden = [
             layer_input(network, cache, layer)[:, : network.layout[layer - 1, 1]] > 0
             for network, cache in ((actor, caches["actor"]), (critic, caches["critic"]))
-            for layer in range(1, len(network.layout) - 1)
+            for layer in range(1, len(network.layout) - 1 if has_kinks(network) else 1)
         ]
         return np.concatenate([np.zeros(0, bool), *(flags.ravel() for flags in hidden)])
 
@@ -186,7 +200,7 @@ def route_jacobian(chain: Chain) -> FloatArray:
         for k in range(act.shape[1]):
             one = np.zeros_like(a)
             one[0, k] = 1
-            jacobian[i * act.shape[1] + k] = backward_to_weights(actor, tanh_backward(one, a), cache)
+            jacobian[i * act.shape[1] + k] = backward_to_weights(actor, output_backward(actor, one, a), cache)
     return dact.ravel() @ jacobian
 
 

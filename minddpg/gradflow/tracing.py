@@ -15,7 +15,7 @@ from ..agent import DDPG
 from ..ddpg import actor_gradient
 from ..fast.jit import FloatArray
 from ..gradcheck.report import finite, tuple_text
-from ..networks import Network, named_parameters
+from ..networks import Network, actor_forward, backward_to_weights, named_parameters
 from ..replay import Batch
 from .diagnosis import Diagnosis, Statistics, diagnose, statistics
 from .four_routes import Chain, Routes, compare
@@ -221,12 +221,16 @@ def _exact(network: Network) -> Network:
 
 def _climb(actor: Network, critic: Network, obs: FloatArray, adam_step: FloatArray) -> Climb:
     """In float64. critic: after its step."""
-    dtheta, _, q = actor_gradient(actor, critic, obs)
+    dtheta, dact, q = actor_gradient(actor, critic, obs)
     length = norm(dtheta)
     lr = 1e-4 * norm(actor.params) / length if length else 0.0
+    along = length**2
+    if getattr(actor, "unbounded", False):  # not the gradient of mean Q, so not as far uphill
+        _, cache = actor_forward(actor, obs)
+        along = float(dtheta @ backward_to_weights(actor, dact, cache))
 
     def rise(step: FloatArray) -> float:
         _, _, moved_q = actor_gradient(actor._replace(params=actor.params + step), critic, obs)
         return float(np.mean(moved_q - q))
 
-    return Climb(lr, lr * length**2, rise(-lr * dtheta), rise(adam_step))
+    return Climb(lr, lr * along, rise(-lr * dtheta), rise(adam_step))

@@ -15,8 +15,21 @@ import numpy as np
 from .. import td3
 from ..ddpg import Learner, Rates, bellman_target, critic_gradient
 from ..fast.jit import FloatArray
-from ..layers import linear_backward_input, linear_backward_weights, relu_backward, tanh_backward, tanh_forward
-from ..networks import Network, action_rows, bias, copy_network, forward, hidden_rows, layer_input, output, weight
+from ..layers import linear_backward_input, linear_backward_weights
+from ..networks import (
+    Network,
+    action_rows,
+    actor_forward,
+    bias,
+    copy_network,
+    forward,
+    hidden_backward,
+    hidden_rows,
+    layer_input,
+    output,
+    output_backward,
+    weight,
+)
 from ..optim import Adam, adam
 from ..replay import Batch
 
@@ -37,19 +50,19 @@ def walk(actor: Network, critic: Network, obs: FloatArray) -> Iterator[Passed]:
     Names: actor.l.h is what layer l hands on after its ReLU, actor.l.z what the last one has before the tanh; dx is
     d(loss)/dx for loss = -mean(q), with x's shape. obs (N, obs_dim).
     """
-    n, last, top = len(obs), len(actor.layout) - 2, len(critic.layout) - 2
+    n, last, top, words = len(obs), len(actor.layout) - 2, len(critic.layout) - 2, formulas(actor)
 
     yield Passed(1, "obs", "", "s, from the replay", obs)
     actor_cache = forward(actor, obs, np.empty((n, 0), obs.dtype))
     below = "obs"
     for layer in range(last):
         h = layer_input(actor, actor_cache, layer + 1)
-        yield Passed(1, f"actor.{layer}.h", below, f"max({_short(below)} W + b, 0)", h)
+        yield Passed(1, f"actor.{layer}.h", below, words["h"].format(_short(below)), h)
         below = f"actor.{layer}.h"
     z = output(actor, actor_cache).copy()
     yield Passed(1, f"actor.{last}.z", below, f"{_short(below)} W + b", z)
-    act = tanh_forward(output(actor, actor_cache))
-    yield Passed(2, "act", f"actor.{last}.z", "tanh(z)", act)
+    act, _ = actor_forward(actor, obs)
+    yield Passed(2, "act", f"actor.{last}.z", words["act"], act)
 
     critic_cache = forward(critic, obs, act)
     q, below = output(critic, critic_cache).reshape(n), "obs"
@@ -60,7 +73,7 @@ def walk(actor: Network, critic: Network, obs: FloatArray) -> Iterator[Passed]:
             below = f"critic.{layer}.x"
         if layer < top:
             h = layer_input(critic, critic_cache, layer + 1)[:, : len(hidden_rows(critic, layer + 1))]
-            yield Passed(3, f"critic.{layer}.h", below, f"max({_short(below)} W + b, 0)", h)
+            yield Passed(3, f"critic.{layer}.h", below, words["h"].format(_short(below)), h)
             below = f"critic.{layer}.h"
     yield Passed(3, "q", below, f"{_short(below)} W + b", q)
 
@@ -72,15 +85,15 @@ def walk(actor: Network, critic: Network, obs: FloatArray) -> Iterator[Passed]:
         x = layer_input(critic, critic_cache, layer)
         dh = linear_backward_input(dz, hidden_rows(critic, layer))
         yield Passed(4, f"critic.{layer - 1}.dh", above, f"{_short(above)} W^T", dh)
-        dz = relu_backward(dh.copy(), x)
-        yield Passed(4, f"critic.{layer - 1}.dz", f"critic.{layer - 1}.dh", "dh [h > 0]", dz)
+        dz = hidden_backward(critic, dh.copy(), x)
+        yield Passed(4, f"critic.{layer - 1}.dz", f"critic.{layer - 1}.dh", words["dz"], dz)
         above = f"critic.{layer - 1}.dz"
     dact = linear_backward_input(dz, action_rows(critic))
     yield Passed(4, "dact", above, f"{_short(above)} W^T with the action's rows of W", dact)
     yield Passed(4, "dq_dact", "dact", "-N dact: dQ/da itself, for every sample", -n * dact)
 
-    dz = tanh_backward(dact, act)
-    yield Passed(7, f"actor.{last}.dz", "dact", "dact (1 - act^2): the tanh'", dz)
+    dz = output_backward(actor, dact, act)
+    yield Passed(7, f"actor.{last}.dz", "dact", words["out"], dz)
     dtheta = actor._replace(params=np.empty_like(actor.params))
     for layer in range(last, -1, -1):
         x, above = layer_input(actor, actor_cache, layer), f"actor.{layer}.dz"
@@ -92,9 +105,22 @@ def walk(actor: Network, critic: Network, obs: FloatArray) -> Iterator[Passed]:
         if layer > 0:
             dh = linear_backward_input(dz, hidden_rows(actor, layer))
             yield Passed(7, f"actor.{layer - 1}.dh", above, "dz W^T", dh)
-            dz = relu_backward(dh.copy(), x)
-            yield Passed(7, f"actor.{layer - 1}.dz", f"actor.{layer - 1}.dh", "dh [h > 0]", dz)
+            dz = hidden_backward(actor, dh.copy(), x)
+            yield Passed(7, f"actor.{layer - 1}.dz", f"actor.{layer - 1}.dh", words["dz"], dz)
     yield Passed(7, "dtheta", "dact", "all of the above, as one vector", dtheta.params)
+
+
+def formulas(actor: Network) -> dict[str, str]:
+    """What stands beside the hops of an activation and of the actor's output. Both networks have one activation."""
+    words = {"h": "max({} W + b, 0)", "dz": "dh [h > 0]", "act": "tanh(z)", "out": "dact (1 - act^2): the tanh'"}
+    if getattr(actor, "tanh", False):
+        words |= {"h": "tanh({} W + b)", "dz": "dh (1 - h^2)"}
+    if getattr(actor, "unbounded", False):
+        words |= {
+            "act": "z, clipped only where it acts",
+            "out": "dact times the room to the bound it pushes to, over 2",
+        }
+    return words
 
 
 def _short(name: str) -> str:
