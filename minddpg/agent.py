@@ -13,7 +13,17 @@ from . import td3
 from .config import Config
 from .ddpg import Learner, Losses, Rates, policy, update
 from .fast.jit import FloatArray, call, mark_warm
-from .network_options import OptionNetwork, with_options
+from .network_options import (
+    WIDTH,
+    OptionNetwork,
+    has_options,
+    in_use,
+    learn_statistics,
+    named_statistics,
+    new_sites,
+    site_name,
+    with_options,
+)
 from .networks import (
     FAN_IN,
     FAN_OUT,
@@ -56,14 +66,14 @@ class DDPG:
         self.kind = kind(config)
         self.smoothing = streams.smoothing  # draws the noise on TD3's target actions
         self.learner: Learner | td3.Learner = Learner(
-            actor, critic, copy_network(actor), copy_network(critic),
+            actor, critic, in_use(copy_network(actor)), in_use(copy_network(critic)),
             *(new_adam(network.params, config.max_grad_norm) for network in (actor, critic)),
         )  # fmt: skip
         rates = Rates(config.gamma, config.tau, config.actor_lr, config.critic_lr, config.critic_weight_decay)
         self.rates: Rates | td3.Rates = rates
         if config.algorithm == "td3":
             critic2, seen = with_options(new_critic(*shape, rng), config), td3.Seen(np.zeros(1), np.zeros(1))
-            of_critic2 = copy_network(critic2), new_adam(critic2.params, config.max_grad_norm)
+            of_critic2 = in_use(copy_network(critic2)), new_adam(critic2.params, config.max_grad_norm)
             self.learner = td3.Learner(actor, critic, critic2, *self.learner[2:4], of_critic2[0],
                                        *self.learner[4:], of_critic2[1], seen)  # fmt: skip
             self.rates = td3.Rates(*rates, config.policy_delay, config.target_noise_std, config.target_noise_clip)
@@ -101,14 +111,14 @@ class DDPG:
         rows = array[None] if array.ndim == 1 else array
         if rows.ndim != 2 or rows.shape[1] != self.obs_dim:
             raise ShapeError(f"obs has shape {array.shape}, but must be ({self.obs_dim},) or (N, {self.obs_dim})")
-        act = call(policy, self.kind, self.learner.actor, self.in_units(rows))
+        act = call(policy, self.kind, in_use(self.learner.actor), self.in_units(rows))
         if self.config.invert_gradients:
             act = np.clip(act, -1, 1)  # the one place where a linear output is held to its bounds
         return act[0] if array.ndim == 1 else act
 
     def q(self, obs: FloatArray, act: FloatArray) -> FloatArray:
         """Q(s, a).    obs (N, obs_dim), act (N, act_dim) in [-1, 1], both of the agent's dtype -> (N,)"""
-        cache = call(forward, self.kind, self.learner.critic, self.in_units(obs), act)
+        cache = call(forward, self.kind, in_use(self.learner.critic), self.in_units(obs), act)
         return output(self.learner.critic, cache).reshape(len(obs))
 
     def in_units(self, obs: FloatArray) -> FloatArray:
@@ -203,9 +213,22 @@ class DDPG:
             losses = opened(*arguments)
         else:
             losses = call(td3.update if len(arguments) == 5 else update, what, *arguments)
+        if self.config.normalisation == "batch":
+            self._learn_statistics(transitions.obs[indices])
         if self.config.final_lr_share < 1:
             self.set_rates()
         return Losses(*map(float, losses))
+
+    def _learn_statistics(self, obs: FloatArray) -> None:
+        """Running statistics take in the batch that an update was made with; targets follow where they have moved."""
+        learner, config = self.learner._asdict(), self.config
+        moved = config.algorithm != "td3" or self.updates % config.policy_delay == 0
+        for name in ("actor", "critic", "critic2"):
+            if name in learner:
+                # What is normalised lies below the action, which may be anything.
+                act = np.zeros((len(obs), learner[name].act_dim), obs.dtype)
+                pair = learner[name], learner[f"target_{name}"]
+                call(learn_statistics, self.kind, *pair, obs, act, config.tau if moved else 0.0)
 
     def draw_smoothing(self, rng: np.random.Generator, n: int) -> FloatArray:
         """TD3's noise on n target actions, before its size and its clipping.    -> (n, act_dim), standard normal"""
@@ -241,7 +264,7 @@ class DDPG:
             with np.errstate(over="ignore"):
                 if value.dtype.kind not in "fiu" or not np.isfinite(value.astype(view.dtype)).all():
                     raise ValueError(f"{name} must hold finite numbers only")
-            if name.endswith((".v", ".t", ".number", ".m2")) and value.min() < 0:
+            if name.endswith((".v", ".t", ".number", ".m2", ".var")) and value.min() < 0:
                 raise ValueError(f"{name} must not be negative")
         for name, view in views.items():
             view[...] = state[name]
@@ -252,7 +275,7 @@ class DDPG:
         views: dict[str, npt.NDArray[Any]] = {}
         for name, part in self.learner._asdict().items():
             is_network = isinstance(part, (Network, OptionNetwork))
-            inner = named_parameters(part) if is_network else part._asdict()
+            inner = {**named_parameters(part), **named_statistics(part)} if is_network else part._asdict()
             views.update({f"{name}.{key}": view for key, view in inner.items() if isinstance(view, np.ndarray)})
         for name, view in self.statistics._asdict().items() if self.statistics is not None else ():
             views[f"obs_statistics.{name}"] = view
@@ -277,6 +300,10 @@ def state_shapes(obs_dim: int, act_dim: int, config: Config) -> dict[str, tuple[
     kind = np.dtype(config.dtype).str
     actor = new_layout(obs_dim, 0, act_dim, config.hidden_sizes, 0)
     critic = new_layout(obs_dim, act_dim, 1, config.hidden_sizes, config.action_layer)
+    sites_of = (
+        new_sites(actor, 0, 0, config.normalisation),
+        new_sites(critic, config.action_layer, act_dim, config.normalisation),
+    )
     networks = {"actor": actor, "critic": critic, "target_actor": actor, "target_critic": critic}
     optimised = ["actor", "critic"]
     if config.algorithm == "td3":
@@ -287,11 +314,14 @@ def state_shapes(obs_dim: int, act_dim: int, config: Config) -> dict[str, tuple[
         for layer, (fan_in, fan_out) in enumerate(layout[:-1, [FAN_IN, FAN_OUT]].tolist()):
             shapes[f"{name}.{layer}.weight"] = (kind, (fan_in, fan_out))
             shapes[f"{name}.{layer}.bias"] = (kind, (fan_out,))
+        for level, width in enumerate(sites_of[layout is critic][:, WIDTH].tolist()):
+            of_site = ("gamma", "beta", "mean", "var") if config.normalisation == "batch" else ("gamma", "beta")
+            shapes |= {f"{name}.{site_name(level)}.{part}": (kind, (width,)) for part in of_site if width}
     if config.normalise_obs:
         shapes |= {f"obs_statistics.{name}": ("<f8", (obs_dim,)) for name in ("mean", "m2")}
         shapes["obs_statistics.number"] = ("<f8", (1,))
     for name in optimised:
-        size = int(networks[name][-1, PARAMS_START])
+        size = int(networks[name][-1, PARAMS_START] + 2 * sites_of[name != "actor"][:, WIDTH].sum())
         shapes |= {
             f"{name}_adam.m": (kind, (size,)),
             f"{name}_adam.v": (kind, (size,)),
@@ -306,7 +336,7 @@ def kind(config: Config) -> str:
         "td3": config.algorithm == "td3",
         "n_step": config.n_step > 1,
         "max_grad_norm": config.max_grad_norm is not None,
-        "options": config.activation != "relu" or config.invert_gradients,
+        "options": has_options(config),
     }
     return " ".join([config.dtype, *(name for name, on in options.items() if on)])
 

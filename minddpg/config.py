@@ -83,6 +83,11 @@ class Config:
     target_noise_clip: float = _setting(
         0.5, "td3 only: that noise is cut off at plus and minus this; usual: 0.5; paper: no such thing"
     )
+    normalisation: str = _setting(
+        "none",
+        "of what the networks read and of their hidden layers (the critic's up to the action): none, batch or layer; "
+        "paper: batch",
+    )
     activation: str = _setting("relu", "of the hidden layers of actor and critic: relu or tanh; paper: relu")
     invert_gradients: bool = _setting(
         False,
@@ -143,6 +148,7 @@ class Config:
         self._choice("noise", ("gaussian", "ou"))
         self._choice("algorithm", ("ddpg", "td3"))
         self._choice("activation", ("relu", "tanh"))
+        self._choice("normalisation", ("none", "batch", "layer"))
         for name in ("normalise_obs", "invert_gradients"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be True or False, not {getattr(self, name)!r}")
@@ -211,7 +217,7 @@ class Config:
     def paper(cls) -> Config:
         """Every value of the paper's section 7 for low-dimensional observations.
 
-        Not in it: batch normalisation. The paper does not say when updates start; here, when one batch is full.
+        The paper does not say when updates start; here, when one batch is full.
         """
         return cls(
             steps=2_500_000,
@@ -229,6 +235,7 @@ class Config:
             critic_weight_decay=1e-2,
             action_layer=1,
             final_init=3e-3,
+            normalisation="batch",
         )
 
     @classmethod

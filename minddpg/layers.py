@@ -12,6 +12,8 @@ import numpy as np
 from .fast.jit import FloatArray, each, jit, where
 from .fast.matmul import matmul, matmul_left_transposed, matmul_right_transposed
 
+NORM_EPSILON = 1e-5  # added to a variance before its root; PyTorch's
+
 
 @jit
 def linear_forward(x: FloatArray, weight: FloatArray, bias: FloatArray, out: FloatArray) -> None:
@@ -126,6 +128,119 @@ def tanh_hidden_backward(dh: FloatArray, h: FloatArray) -> FloatArray:
         for j in each(gradient):
             gradient[j] *= 1 - output[j] * output[j]
     return dh
+
+
+@jit
+def batch_statistics(z: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and variance (divided by N) of every column.    z (N, dim) -> mean (dim,), var (dim,)"""
+    mean, var = np.zeros(z.shape[1], z.dtype), np.zeros(z.shape[1], z.dtype)
+    share = z.dtype.type(1 / len(z))
+    for i in range(len(z)):
+        for j in each(mean):
+            mean[j] += z[i, j]
+    for j in each(mean):
+        mean[j] *= share
+    for i in range(len(z)):
+        for j in each(var):
+            var[j] += (z[i, j] - mean[j]) * (z[i, j] - mean[j])
+    for j in each(var):
+        var[j] *= share
+    return mean, var
+
+
+@jit
+def batch_norm_forward(
+    z: FloatArray, mean: FloatArray, var: FloatArray, gamma: FloatArray, beta: FloatArray, out: FloatArray
+) -> None:
+    """out = gamma x + beta with x = (z - mean) / sqrt(var + eps).    z, out (N, dim), the others (dim,).
+
+    mean and var of the batch itself while training, running ones elsewhere. Ioffe & Szegedy 2015, algorithm 1.
+    """
+    eps = z.dtype.type(NORM_EPSILON)
+    for i in range(len(z)):
+        for j in each(gamma):
+            out[i, j] = gamma[j] * ((z[i, j] - mean[j]) / np.sqrt(var[j] + eps)) + beta[j]
+
+
+@jit
+def batch_norm_backward(
+    dy: FloatArray,
+    z: FloatArray,
+    mean: FloatArray,
+    var: FloatArray,
+    gamma: FloatArray,
+    dgamma: FloatArray,
+    dbeta: FloatArray,
+    of_batch: bool,
+) -> FloatArray:
+    """dgamma = sum_i dy_i x_i, dbeta = sum_i dy_i, and dz (N, dim).    of_batch: mean and var are the batch's own.
+
+    Running statistics are constants: dz = dy gamma / s, s = sqrt(var + eps). The batch's own move with z:
+    x_k = (z_k - mean) / s moves with z_i by (1[k = i] - 1/N - x_k x_i / N) / s, for d mean/dz_i = 1/N and
+    ds/dz_i = (z_i - mean) / (N s) = x_i / N. So, each column for itself,
+
+        dz_i = gamma / s (dy_i - (sum_k dy_k) / N - x_i (sum_k dy_k x_k) / N)
+             = gamma / s (dy_i - (dbeta + x_i dgamma) / N)
+
+    This 1/N is of the layer's own means; the loss's is in dy already.
+    """
+    dz, eps = np.empty_like(dy), z.dtype.type(NORM_EPSILON)
+    share = z.dtype.type(1 / len(z) if of_batch else 0)
+    for j in each(dgamma):
+        dgamma[j] = 0
+        dbeta[j] = 0
+    for i in range(len(dy)):
+        for j in each(dgamma):
+            dgamma[j] += dy[i, j] * ((z[i, j] - mean[j]) / np.sqrt(var[j] + eps))
+            dbeta[j] += dy[i, j]
+    for i in range(len(dy)):
+        for j in each(dgamma):
+            s = np.sqrt(var[j] + eps)
+            x = (z[i, j] - mean[j]) / s
+            dz[i, j] = gamma[j] / s * (dy[i, j] - share * (dbeta[j] + x * dgamma[j]))
+    return dz
+
+
+@jit
+def layer_norm_forward(z: FloatArray, gamma: FloatArray, beta: FloatArray, out: FloatArray) -> None:
+    """out = gamma x + beta, x = (z - mean) / sqrt(var + eps) with mean and var of the row. Ba et al. 2016.
+
+    z, out (N, dim); gamma, beta (dim,).
+    """
+    eps = z.dtype.type(NORM_EPSILON)
+    for i in range(len(z)):
+        row, result = z[i], out[i]
+        mean = np.mean(row)
+        s = np.sqrt(np.mean((row - mean) * (row - mean)) + eps)
+        for j in each(gamma):
+            result[j] = gamma[j] * ((row[j] - mean) / s) + beta[j]
+
+
+@jit
+def layer_norm_backward(
+    dy: FloatArray, z: FloatArray, gamma: FloatArray, dgamma: FloatArray, dbeta: FloatArray
+) -> FloatArray:
+    """dgamma = sum_i dy_i x_i, dbeta = sum_i dy_i, and dz (N, dim).
+
+    As batch_norm_backward, along the row: with dx = gamma dy, which now differs from unit to unit,
+
+        dz_j = (dx_j - mean_k dx_k - x_j mean_k (dx_k x_k)) / s
+    """
+    dz, eps = np.empty_like(dy), z.dtype.type(NORM_EPSILON)
+    for j in each(dgamma):
+        dgamma[j] = 0
+        dbeta[j] = 0
+    for i in range(len(dy)):
+        row, upstream, result = z[i], dy[i], dz[i]
+        centred = row - np.mean(row)
+        s = np.sqrt(np.mean(centred * centred) + eps)
+        x, dx = centred / s, gamma * upstream
+        mean_dx, mean_dx_x = np.mean(dx), np.mean(dx * x)
+        for j in each(dgamma):
+            dgamma[j] += upstream[j] * x[j]
+            dbeta[j] += upstream[j]
+            result[j] = (dx[j] - mean_dx - x[j] * mean_dx_x) / s
+    return dz
 
 
 @jit

@@ -1,7 +1,14 @@
-"""Networks with options: tanh in place of ReLU, an actor whose output is linear.
+"""Networks with options: batch or layer normalisation, tanh in place of ReLU, an actor whose output is linear.
 
 An OptionNetwork stands wherever a Network does. What is different for it is chosen by its type, while a caller is
 compiled (`variant`): ddpg.py and td3.py read and run the same, and a plain Network pays nothing.
+
+Normalised are what the first layer reads and every hidden layer's z, before its activation: in the actor all of them
+but the output, whose small first weights (final_init) would be undone; in the critic those that the action has not
+entered yet. Lillicrap et al., section 7. "Level l" is what layer l reads from below: level 0 the observation, level l
+the hidden layer l - 1.
+
+Forward never writes statistics: a checker calls it many times. `learn_statistics` does, once per update.
 """
 
 # mypy: disable-error-code=arg-type
@@ -16,7 +23,12 @@ import numpy as np
 from .config import Config
 from .fast.jit import FloatArray, jit, variant
 from .layers import (
+    batch_norm_backward,
+    batch_norm_forward,
+    batch_statistics,
     invert_gradient,
+    layer_norm_backward,
+    layer_norm_forward,
     linear_backward_input,
     linear_backward_weights,
     linear_forward,
@@ -29,6 +41,7 @@ from .layers import (
 from .networks import (
     CACHE_START,
     FAN_IN,
+    PARAMS_START,
     Layout,
     Network,
     action_rows,
@@ -39,22 +52,33 @@ from .networks import (
     backward_to_weights,
     bias,
     copy,
+    copy_network,
     forward,
     hidden_backward,
     hidden_rows,
     join,
     layer_input,
+    named_parameters,
     output,
     output_backward,
     weight,
 )
+from .optim import polyak
+
+NORMALISATIONS = ("none", "batch", "layer")
+NONE, BATCH, LAYER = range(3)
+WIDTH, GAMMA_START, RUNNING_START, Z_START = range(4)  # columns of sites
+STATISTICS_SHARE = 0.01  # of the last batch in the running statistics
 
 
 class OptionNetwork(NamedTuple):
     """A Network (see there), and what is different in it.
 
     tanh: hidden layers have tanh instead of ReLU. unbounded: the actor's output is linear; its gradient is inverted
-    at the bounds instead of going through tanh'.
+    at the bounds instead of going through tanh'. normalisation: NONE, BATCH or LAYER.
+    sites (L, 4): of each level its width, or 0 where it is not normalised; where its gamma starts in the parameters,
+    behind those of all layers (its beta follows); where its mean starts in `running` (its variance follows); and how
+    many columns of the cache lie before its z. running: what BATCH uses when `training` is not set.
     """
 
     params: FloatArray
@@ -63,6 +87,10 @@ class OptionNetwork(NamedTuple):
     layout: Layout
     tanh: bool
     unbounded: bool
+    normalisation: int
+    sites: Layout
+    running: FloatArray
+    training: bool
 
 
 def has_kinks(network: Network | OptionNetwork) -> bool:
@@ -70,51 +98,258 @@ def has_kinks(network: Network | OptionNetwork) -> bool:
     return not getattr(network, "tanh", False)
 
 
+def mixes_rows(network: Network | OptionNetwork) -> bool:
+    """Whether the rows of a batch depend on each other."""
+    return isinstance(network, OptionNetwork) and network.normalisation == BATCH and network.training
+
+
+def has_options(config: Config) -> bool:
+    """Whether its networks are OptionNetworks."""
+    return config.activation != "relu" or config.invert_gradients or config.normalisation != "none"
+
+
+def new_sites(layout: Layout, action_layer: int, act_dim: int, normalisation: str) -> Layout:
+    """The sites of a network of this layout; see OptionNetwork."""
+    sites = np.zeros((len(layout) - 1, 4), np.int64)
+    if normalisation != "none":
+        top = action_layer if act_dim else len(layout) - 2
+        sites[: top + 1, WIDTH] = layout[: top + 1, FAN_IN]
+        sites[action_layer, WIDTH] -= act_dim
+    before = np.cumsum(sites[:, WIDTH]) - sites[:, WIDTH]
+    sites[:, GAMMA_START] = layout[-1, PARAMS_START] + 2 * before
+    sites[:, RUNNING_START] = 2 * before
+    sites[:, Z_START] = layout[-1, CACHE_START] + layout[-1, FAN_IN] + before
+    return sites
+
+
 def with_options(network: Network, config: Config) -> Network:
     """The network as the config has it: itself, where no option is on."""
-    unbounded = config.invert_gradients and network.act_dim == 0
-    if config.activation == "relu" and not config.invert_gradients:
+    if not has_options(config):
         return network
-    return OptionNetwork(*network, config.activation == "tanh", unbounded)  # type: ignore[return-value]
+    sites = new_sites(network.layout, network.action_layer, network.act_dim, config.normalisation)
+    units = int(sites[:, WIDTH].sum())
+    params = np.concatenate([network.params, np.zeros(2 * units, network.params.dtype)])
+    running = np.zeros(2 * units, network.params.dtype)
+    unbounded = config.invert_gradients and network.act_dim == 0
+    found = OptionNetwork(
+        params, *network[1:], config.activation == "tanh", unbounded, NORMALISATIONS.index(config.normalisation), sites,
+        running, True,
+    )  # fmt: skip
+    for name, view in {**named_parameters(found), **named_statistics(found)}.items():
+        if name.endswith((".gamma", ".var")):
+            view[:] = 1
+    return found  # type: ignore[return-value]
 
 
-# --- hidden layers ----------------------------------------------------------------------------------------------------
+def in_use(network: Network) -> Network:
+    """The network as it acts and as a target: with its running statistics. On the same memory."""
+    return network._replace(training=False) if isinstance(network, OptionNetwork) else network
+
+
+@variant(copy_network, OptionNetwork)
+def copy_option_network(network: OptionNetwork) -> OptionNetwork:
+    """The same network on parameters and statistics of its own."""
+    return network._replace(params=network.params.copy(), running=network.running.copy())
+
+
+@variant(named_parameters, OptionNetwork)
+def named_option_parameters(network: OptionNetwork) -> dict[str, FloatArray]:
+    """As `networks.named_parameters`, then "obs.gamma", "obs.beta", "0.gamma", ... where they are."""
+    views = named_parameters(Network(*network[:4]))
+    for level in np.flatnonzero(network.sites[:, WIDTH]).tolist():
+        views[f"{site_name(level)}.gamma"] = gamma_of(network, network.params, level)
+        views[f"{site_name(level)}.beta"] = beta_of(network, network.params, level)
+    return views
+
+
+def named_statistics(network: Network | OptionNetwork) -> dict[str, FloatArray]:
+    """Views of running statistics by name: {"obs.mean": (obs_dim,), "obs.var": ..., "0.mean": ...}; BATCH alone."""
+    views: dict[str, FloatArray] = {}
+    if isinstance(network, OptionNetwork) and network.normalisation == BATCH:
+        for level in np.flatnonzero(network.sites[:, WIDTH]).tolist():
+            width, start = network.sites[level, [WIDTH, RUNNING_START]].tolist()
+            views[f"{site_name(level)}.mean"] = network.running[start : start + width]
+            views[f"{site_name(level)}.var"] = network.running[start + width : start + 2 * width]
+    return views
+
+
+def site_name(level: int) -> str:
+    """What is normalised at a level: the observation, or a layer's z."""
+    return str(level - 1) if level else "obs"
+
+
+@jit
+def gamma_of(network: OptionNetwork, params: FloatArray, level: int) -> FloatArray:
+    """View (width,) of a level's gamma in params (P,)."""
+    width, start = network.sites[level, WIDTH], network.sites[level, GAMMA_START]
+    return params[start : start + width]
+
+
+@jit
+def beta_of(network: OptionNetwork, params: FloatArray, level: int) -> FloatArray:
+    """View (width,) of a level's beta in params (P,)."""
+    width, start = network.sites[level, WIDTH], network.sites[level, GAMMA_START]
+    return params[start + width : start + 2 * width]
+
+
+# --- normalisation ----------------------------------------------------------------------------------------------------
+
+
+@jit
+def samples_of(network: OptionNetwork, cache: FloatArray) -> int:
+    """N of a cache."""
+    return cache.size // (network.sites[-1, Z_START] + network.sites[-1, WIDTH])
+
+
+@variant(layer_input, OptionNetwork)
+@jit
+def option_layer_input(network: OptionNetwork, cache: FloatArray, layer: int) -> FloatArray:
+    """As `networks.layer_input`: behind the blocks that it knows, a cache holds every z that is normalised."""
+    n = samples_of(network, cache)
+    start, columns = network.layout[layer, CACHE_START], network.layout[layer, FAN_IN]
+    return cache[n * start : n * (start + columns)].reshape(n, columns)
+
+
+@jit
+def z_of(network: OptionNetwork, cache: FloatArray, level: int) -> FloatArray:
+    """View (N, width) of what is normalised at a level."""
+    n = samples_of(network, cache)
+    start, columns = network.sites[level, Z_START], network.sites[level, WIDTH]
+    return cache[n * start : n * (start + columns)].reshape(n, columns)
+
+
+@jit
+def statistics_of(network: OptionNetwork, z: FloatArray, level: int) -> tuple[FloatArray, FloatArray]:
+    """mean and var (width,) that BATCH uses: the batch's own in training, else the running ones."""
+    if network.training:
+        return batch_statistics(z)
+    width, start = network.sites[level, WIDTH], network.sites[level, RUNNING_START]
+    return network.running[start : start + width], network.running[start + width : start + 2 * width]
+
+
+@jit
+def normalise(network: OptionNetwork, z: FloatArray, level: int, out: FloatArray) -> None:
+    """out = gamma (z - mean) / s + beta.    z, out (N, width)"""
+    gamma, beta = gamma_of(network, network.params, level), beta_of(network, network.params, level)
+    if network.normalisation == LAYER:
+        layer_norm_forward(z, gamma, beta, out)
+    else:
+        mean, var = statistics_of(network, z, level)
+        batch_norm_forward(z, mean, var, gamma, beta, out)
+
+
+@jit
+def normalise_backward(
+    network: OptionNetwork, dy: FloatArray, cache: FloatArray, level: int, dparams: FloatArray
+) -> FloatArray:
+    """dy (N, width) -> dz (N, width); writes dgamma and dbeta into dparams (P,)."""
+    z, gamma = z_of(network, cache, level), gamma_of(network, network.params, level)
+    dgamma, dbeta = gamma_of(network, dparams, level), beta_of(network, dparams, level)
+    if network.normalisation == LAYER:
+        return layer_norm_backward(dy, z, gamma, dgamma, dbeta)
+    mean, var = statistics_of(network, z, level)
+    return batch_norm_backward(dy, z, mean, var, gamma, dgamma, dbeta, network.training)
+
+
+@jit
+def learn_statistics(
+    network: OptionNetwork, target: OptionNetwork, obs: FloatArray, act: FloatArray, tau: float
+) -> None:
+    """The running statistics of a network take in those of a batch; its target's follow by tau, as parameters do.
+
+    Once per update, at the parameters that it has led to. Running ones are those of BATCH; LAYER has none.
+    """
+    cache, share = forward(network, obs, act), network.params.dtype.type(STATISTICS_SHARE)
+    for level in range(len(network.sites)):
+        width, start = network.sites[level, WIDTH], network.sites[level, RUNNING_START]
+        if width > 0:
+            mean, var = batch_statistics(z_of(network, cache, level))
+            polyak(network.running[start : start + width], mean, share)
+            polyak(network.running[start + width : start + 2 * width], var, share)
+    polyak(target.running, network.running, tau)
+
+
+# --- forward and backward ---------------------------------------------------------------------------------------------
 
 
 @variant(forward, OptionNetwork)
 @jit
 def option_forward(network: OptionNetwork, obs: FloatArray, act: FloatArray) -> FloatArray:
-    """As `networks.forward`, with tanh where the network has it."""
-    layout, last = network.layout, len(network.layout) - 2
-    cache = np.empty(len(obs) * (layout[-1, CACHE_START] + layout[-1, FAN_IN]), obs.dtype)
-    if act.shape[1] != network.act_dim or len(act) != len(obs):
+    """As `networks.forward`, with what is different. The cache holds the z of every site behind its usual blocks."""
+    last, n, sites = len(network.layout) - 2, len(obs), network.sites
+    cache = np.empty(n * (sites[-1, Z_START] + sites[-1, WIDTH]), obs.dtype)
+    if act.shape[1] != network.act_dim or len(act) != n:
         raise ValueError("forward: act must be (N, act_dim), with as many rows as obs")
     if obs.shape[1] != len(hidden_rows(network, 0)):
         raise ValueError("forward: obs must be (N, obs_dim)")
-    x, h = layer_input(network, cache, 0), obs
+    h = np.empty((n, obs.shape[1]), obs.dtype)
+    copy(obs, h)
+    if sites[0, WIDTH] > 0:
+        copy(obs, z_of(network, cache, 0))
+        normalise(network, z_of(network, cache, 0), 0, h)
     for layer in range(last + 1):
+        x = layer_input(network, cache, layer)
         if layer == network.action_layer:
             join(h, act, x)
         elif layer == 0:
-            copy(obs, x)
+            copy(h, x)
         w, b = weight(network, network.params, layer), bias(network, network.params, layer)
         y = layer_input(network, cache, layer + 1)
-        h = np.empty((len(obs), b.size), obs.dtype) if layer + 1 == network.action_layer else y
-        if layer < last and not network.tanh:
+        h = np.empty((n, b.size), obs.dtype) if layer + 1 == network.action_layer else y
+        if layer < last and sites[layer + 1, WIDTH] > 0:
+            linear_forward(x, w, b, z_of(network, cache, layer + 1))
+            normalise(network, z_of(network, cache, layer + 1), layer + 1, h)
+            activate(network, h)
+        elif layer < last and not network.tanh:
             linear_relu_forward(x, w, b, h)
         else:
             linear_forward(x, w, b, h)
             if layer < last:
                 tanh_forward(h)
-        x = y
     return cache
+
+
+@jit
+def activate(network: OptionNetwork, h: FloatArray) -> None:
+    """h = max(h, 0) or tanh(h), in place."""
+    if network.tanh:
+        tanh_forward(h)
+    else:
+        flat = h.reshape(h.size)
+        for i in range(flat.size):
+            if flat[i] < 0:
+                flat[i] = 0
 
 
 @variant(hidden_backward, OptionNetwork)
 @jit
-def activation_backward(network: OptionNetwork, dh: FloatArray, h: FloatArray) -> FloatArray:
-    """As `networks.hidden_backward`."""
-    return tanh_hidden_backward(dh, h) if network.tanh else relu_backward(dh, h)
+def option_hidden_backward(
+    network: OptionNetwork, dh: FloatArray, cache: FloatArray, layer: int, dparams: FloatArray
+) -> FloatArray:
+    """As `networks.hidden_backward`; of layer 0, the observation's dz."""
+    x = layer_input(network, cache, layer)
+    dy = dh
+    if layer > 0:
+        dy = tanh_hidden_backward(dh, x) if network.tanh else relu_backward(dh, x)
+    return normalise_backward(network, dy, cache, layer, dparams) if network.sites[layer, WIDTH] > 0 else dy
+
+
+@jit
+def layer_backward(network: OptionNetwork, dz: FloatArray, cache: FloatArray, layer: int, dparams: FloatArray) -> None:
+    """dz (N, fan_out) -> the gradient of a layer's weight and bias, into dparams (P,).
+
+    A batch's own mean takes away what a bias adds to every row: its gradient is 0. Rounding would leave 1e-17 of it,
+    which Adam makes steps of.
+    """
+    dbias = bias(network, dparams, layer)
+    linear_backward_weights(layer_input(network, cache, layer), dz, weight(network, dparams, layer), dbias)
+    if (
+        network.normalisation == BATCH
+        and network.training
+        and layer < len(network.sites) - 1
+        and network.sites[layer + 1, WIDTH] > 0
+    ):
+        dbias[:] = 0
 
 
 @variant(backward_to_weights, OptionNetwork)
@@ -123,10 +358,10 @@ def option_backward_to_weights(network: OptionNetwork, dz: FloatArray, cache: Fl
     """As `networks.backward_to_weights`."""
     dparams = np.empty_like(network.params)
     for layer in range(len(network.layout) - 2, -1, -1):
-        x = layer_input(network, cache, layer)
-        linear_backward_weights(x, dz, weight(network, dparams, layer), bias(network, dparams, layer))
-        if layer > 0:
-            dz = activation_backward(network, linear_backward_input(dz, hidden_rows(network, layer)), x)
+        layer_backward(network, dz, cache, layer, dparams)
+        if layer > 0 or network.sites[0, WIDTH] > 0:
+            dh = linear_backward_input(dz, hidden_rows(network, layer))
+            dz = hidden_backward(network, dh, cache, layer, dparams)
     return dparams
 
 
@@ -134,9 +369,9 @@ def option_backward_to_weights(network: OptionNetwork, dz: FloatArray, cache: Fl
 @jit
 def option_backward_to_action(network: OptionNetwork, dz: FloatArray, cache: FloatArray) -> FloatArray:
     """As `networks.backward_to_action`."""
+    unused = np.empty_like(network.params)
     for layer in range(len(network.layout) - 2, network.action_layer, -1):
-        x = layer_input(network, cache, layer)
-        dz = activation_backward(network, linear_backward_input(dz, hidden_rows(network, layer)), x)
+        dz = hidden_backward(network, linear_backward_input(dz, hidden_rows(network, layer)), cache, layer, unused)
     return linear_backward_input(dz, action_rows(network))
 
 
@@ -144,10 +379,10 @@ def option_backward_to_action(network: OptionNetwork, dz: FloatArray, cache: Flo
 @jit
 def option_backward_to_obs(network: OptionNetwork, dz: FloatArray, cache: FloatArray) -> FloatArray:
     """As `networks.backward_to_obs`."""
-    for layer in range(len(network.layout) - 2, 0, -1):
-        x = layer_input(network, cache, layer)
-        dz = activation_backward(network, linear_backward_input(dz, hidden_rows(network, layer)), x)
-    return linear_backward_input(dz, hidden_rows(network, 0))
+    unused = np.empty_like(network.params)
+    for layer in range(len(network.layout) - 2, -1, -1):
+        dz = hidden_backward(network, linear_backward_input(dz, hidden_rows(network, layer)), cache, layer, unused)
+    return dz
 
 
 @variant(backward, OptionNetwork)
@@ -158,12 +393,11 @@ def option_backward(
     """As `networks.backward`."""
     dparams, dact = np.empty_like(network.params), np.empty((len(dz), network.act_dim), dz.dtype)
     for layer in range(len(network.layout) - 2, -1, -1):
-        x = layer_input(network, cache, layer)
-        linear_backward_weights(x, dz, weight(network, dparams, layer), bias(network, dparams, layer))
+        layer_backward(network, dz, cache, layer, dparams)
         if layer == network.action_layer:
             dact = linear_backward_input(dz, action_rows(network))
         dh = linear_backward_input(dz, hidden_rows(network, layer))
-        dz = activation_backward(network, dh, x) if layer > 0 else dh
+        dz = hidden_backward(network, dh, cache, layer, dparams)
     return dparams, dz, dact
 
 

@@ -114,11 +114,13 @@ def new_critic(
     return new_network(obs_dim, act_dim, 1, hidden_sizes, action_layer, final_init, dtype, rng)
 
 
+@by_type
 def copy_network(network: Network) -> Network:
     """The same network on parameters of its own."""
     return network._replace(params=network.params.copy())
 
 
+@by_type
 def named_parameters(network: Network) -> dict[str, FloatArray]:
     """Views by name: {"0.weight": (in, out), "0.bias": (out,), "1.weight": ...}. Writing to one changes the network."""
     views = {}
@@ -146,6 +148,7 @@ def bias(network: Network, params: FloatArray, layer: int) -> FloatArray:
     return params[stop - network.layout[layer, FAN_OUT] : stop]
 
 
+@by_type
 @jit
 def layer_input(network: Network, cache: FloatArray, layer: int) -> FloatArray:
     """View (N, fan_in) of what a layer read; for layer = L (N, out), the network's output."""
@@ -273,9 +276,12 @@ def backward(network: Network, dz: FloatArray, cache: FloatArray) -> tuple[Float
 
 @by_type
 @jit
-def hidden_backward(network: Network, dh: FloatArray, h: FloatArray) -> FloatArray:
-    """dh (N, dim) of a hidden layer's output h becomes dz, in place. h may have further columns."""
-    return relu_backward(dh, h)
+def hidden_backward(network: Network, dh: FloatArray, cache: FloatArray, layer: int, dparams: FloatArray) -> FloatArray:
+    """dh (N, dim) of what `layer` reads from below becomes dz of the layer below, in place.
+
+    dparams (P,): where what lies between has parameters, their gradient is written there.
+    """
+    return relu_backward(dh, layer_input(network, cache, layer))
 
 
 # --- the actor mu(s) and the critic Q(s, a) ---------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def add_fresh_agent(command: argparse.ArgumentParser) -> None:
     fresh = command.add_argument_group("the fresh agent (not with DIR)")
     fresh.add_argument("--obs-dim", type=positive, metavar="N", help="length of an observation; default: 3")
     fresh.add_argument("--act-dim", type=positive, metavar="N", help="length of an action; default: 1")
-    of_update = ["algorithm", "activation", "invert_gradients", "max_grad_norm"]
+    of_update = ["algorithm", "normalisation", "activation", "invert_gradients", "max_grad_norm"]
     add_fields(fresh, ["hidden_sizes", "action_layer", "final_init", "critic_weight_decay", *of_update], FRESH)
 
 

@@ -16,7 +16,7 @@ from .. import agent as agents
 from .. import ddpg, networks, td3
 from ..agent import DDPG
 from ..fast.jit import FloatArray
-from ..network_options import has_kinks
+from ..network_options import has_kinks, mixes_rows
 from ..networks import Network, actor_forward, copy_network, critic_forward, layer_input
 from ..replay import Batch, ShapeError, check_shapes
 from .agent_structure import Source, agent_gradients, bellman, check_agent_structure, critics, named, own
@@ -264,6 +264,8 @@ def _reach(network: Network, cache: FloatArray, reached: Flags, layer: int) -> F
     for above in range(len(network.layout) - 2, layer, -1):
         units = network.layout[above - 1, networks.FAN_OUT]
         reached = reached & (layer_input(network, cache, above)[:, :units] > 0).any(axis=1)
+        if mixes_rows(network):
+            reached = np.full(len(reached), reached.any())
     return reached
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..network_options import OptionNetwork
+from ..network_options import STATISTICS_SHARE, OptionNetwork, mixes_rows, named_statistics
 from ..networks import Network, named_parameters
 from ..optim import BETA1
 from ..replay import Batch
@@ -17,6 +17,7 @@ from .differences import EPS
 from .report import Check
 from .structure import SAME, difference, holds_but_for, linear, same_bits
 
+RUNNING = (".mean", ".var")  # statistics, which an update of the algorithm leaves alone
 State = dict[str, npt.NDArray[Any]]
 
 
@@ -102,8 +103,12 @@ def own(network: Any) -> Any:
 def check_agent_structure(source: Source, agent: Any, batch: Batch) -> list[Check]:
     """The structural checks of check_agent. agent: in float64, of the modules in `source`; left as it was."""
     checks = [*_gradients(source, agent, batch), *_backwards(source, agent, batch)]
-    of_td3 = (_smaller, _smoothed, _first_critic, _delayed) if agent.config.algorithm == "td3" else ()
-    for check in (_memory, _terminated, _critic_step, _actor_step, _replayed_action, _climbs, _update, *of_td3):
+    options: list[Callable[[Source, Any, Batch], Check]] = []
+    if agent.config.normalisation == "batch":
+        options += [_statistics, _in_use]
+    if agent.config.algorithm == "td3":
+        options += [_smaller, _smoothed, _first_critic, _delayed]
+    for check in (_memory, _terminated, _critic_step, _actor_step, _replayed_action, _climbs, _update, *options):
         checks.append(check(source, agent, batch))
     return checks
 
@@ -115,6 +120,8 @@ def _clone(source: Source, agent: Any) -> Any:
     for name in state:
         if name.startswith("target_"):
             state[name] = state[name] + 0.1 * rng.standard_normal(state[name].shape)
+        if name.endswith(".var"):
+            state[name] = np.abs(state[name])
     clone.load_state_dict(state)
     return clone
 
@@ -148,7 +155,9 @@ def _gradients(source: Source, agent: Any, batch: Batch) -> Iterator[Check]:
     yield holds_but_for(wrong, "a tripled batch has the same gradient", f"off by {worst:.0e}: {cause}")
 
     n = len(batch.obs)
-    if n > 1:
+    if n > 1 and mixes_rows(own(agent.critic)):
+        yield Check("row i of dQ/da depends on row i only", True, "not made: batch statistics mix rows")
+    elif n > 1:
         rng = np.random.default_rng(0)
         other = batch._replace(obs=batch.obs.copy())
         other.obs[-1] = rng.standard_normal(agent.obs_dim)
@@ -338,12 +347,66 @@ def _update(source: Source, agent: Any, batch: Batch) -> Check:
         keys = [key for key in after if key.startswith((f"{name}.", f"{name}_adam."))]
         if any(difference(after[key], expected[key]) > SAME for key in keys):
             wrong.append(f"{name} (not as after its step in this order)")
-        for key in [key for key in after if key.startswith(f"target_{name}.")]:
+        for key in [key for key in after if key.startswith(f"target_{name}.") and not key.endswith(RUNNING)]:
             move = agent.config.tau * (after[key.removeprefix("target_")] - before[key])
             rounding = SAME * np.linalg.norm(before[key]) + 1e-8 * np.linalg.norm(move)
             if np.linalg.norm(after[key] - before[key] - move) > rounding:
                 wrong.append(f"{key} (not moved by tau of the way)")
     return holds_but_for(wrong, "update = critic step, actor step through it, targets by tau", "")
+
+
+# --- batch normalisation ----------------------------------------------------------------------------------------------
+
+
+def _statistics(source: Source, agent: Any, batch: Batch) -> Check:
+    """An update moves running statistics by a share towards the batch's, and the targets' by tau towards those."""
+    clone, wrong = _clone(source, agent), []
+    clone.learner.critic_adam.t[0] = agent.config.policy_delay - 1  # of TD3: an update at which targets move
+    before = clone.state_dict()
+    clone.update(batch)
+    after = clone.state_dict()
+    for name in online(agent):
+        network = own(getattr(clone.learner, name))
+        z = named_statistics(network._replace(running=_batch_statistics(network, clone.checked(batch))))
+        for key, own_of_batch in z.items():
+            mine, target = f"{name}.{key}", f"target_{name}.{key}"
+            expected = before[mine] + STATISTICS_SHARE * (own_of_batch - before[mine])
+            if difference(after[mine], expected) > SAME:
+                wrong.append(mine)
+            if difference(after[target], before[target] + agent.config.tau * (after[mine] - before[target])) > SAME:
+                wrong.append(target)
+    return holds_but_for(wrong, "an update takes its batch into the running statistics, targets follow", "wrong")
+
+
+def _batch_statistics(network: Any, batch: Batch) -> npt.NDArray[Any]:
+    """Of every site, laid out like network.running. In plain NumPy, layer by layer."""
+    running, h = network.running.copy(), batch.obs
+    named_weights = named_parameters(network)
+    for level, (width, _, start, _) in enumerate(network.sites.tolist()):
+        if not width:
+            break
+        z = h if level == 0 else h @ named_weights[f"{level - 1}.weight"] + named_weights[f"{level - 1}.bias"]
+        mean, var = z.mean(axis=0), z.var(axis=0)
+        running[start : start + 2 * width] = np.concatenate([mean, var])
+        site = "obs" if level == 0 else str(level - 1)
+        y = named_weights[f"{site}.gamma"] * (z - mean) / np.sqrt(var + 1e-5) + named_weights[f"{site}.beta"]
+        h = y if level == 0 else np.tanh(y) if network.tanh else np.maximum(y, 0)
+    return running
+
+
+def _in_use(source: Source, agent: Any, batch: Batch) -> Check:
+    """Networks that learn use the batch's statistics; targets, and the policy that acts, their running ones."""
+    clone = _clone(source, agent)
+    wrong = [name for name in online(agent) if not getattr(clone.learner, name).training]
+    wrong += [f"target_{name}" for name in online(agent) if getattr(clone.learner, f"target_{name}").training]
+    act, _ = source.algorithm(agent).actor_forward(clone.learner.actor._replace(training=False), batch.obs)
+    acted = clone.act(batch.obs)
+    if difference(acted, np.clip(act, -1, 1)) > SAME:
+        wrong.append("act")
+    alone = np.stack([clone.act(obs) for obs in batch.obs])
+    if difference(alone, acted) > 1e3 * SAME:
+        wrong.append("act, of one observation")
+    return holds_but_for(wrong, "batch statistics where it learns, running ones where it acts", "the other ones")
 
 
 # --- TD3's three changes ----------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from ..ddpg import actor_gradient
 from ..fast.jit import FloatArray
 from ..gradcheck.checker import Mode, choose_lines
 from ..gradcheck.differences import STEP, Probe, measure, refine
-from ..network_options import has_kinks
+from ..network_options import has_kinks, mixes_rows
 from ..networks import (
     Network,
     actor_forward,
@@ -196,10 +196,12 @@ def route_jacobian(chain: Chain) -> FloatArray:
     _, dact, _ = actor_gradient(*chain)
     jacobian = np.empty((act.size, actor.params.size))
     for i in range(len(obs)):
-        a, cache = actor_forward(actor, obs[i : i + 1])
+        # A row of its own, but where a batch's statistics let it depend on the others.
+        rows = slice(0, len(obs)) if mixes_rows(actor) else slice(i, i + 1)
+        a, cache = actor_forward(actor, obs[rows])
         for k in range(act.shape[1]):
             one = np.zeros_like(a)
-            one[0, k] = 1
+            one[i - rows.start, k] = 1
             jacobian[i * act.shape[1] + k] = backward_to_weights(actor, output_backward(actor, one, a), cache)
     return dact.ravel() @ jacobian
 

@@ -216,7 +216,9 @@ def trace(agent: DDPG, batch: Batch, routes: bool = True, rewards: tuple[float, 
 
 
 def _exact(network: Network) -> Network:
-    return network._replace(params=network.params.astype("f8"))
+    return network._replace(**{
+        name: part.astype("f8") for name, part in network._asdict().items() if getattr(part, "dtype", None) == "f4"
+    })  # fmt: skip
 
 
 def _climb(actor: Network, critic: Network, obs: FloatArray, adam_step: FloatArray) -> Climb:

@@ -16,6 +16,7 @@ from .. import td3
 from ..ddpg import Learner, Rates, bellman_target, critic_gradient
 from ..fast.jit import FloatArray
 from ..layers import linear_backward_input, linear_backward_weights
+from ..network_options import WIDTH, OptionNetwork, mixes_rows
 from ..networks import (
     Network,
     action_rows,
@@ -26,6 +27,7 @@ from ..networks import (
     hidden_backward,
     hidden_rows,
     layer_input,
+    named_parameters,
     output,
     output_backward,
     weight,
@@ -55,6 +57,9 @@ def walk(actor: Network, critic: Network, obs: FloatArray) -> Iterator[Passed]:
     yield Passed(1, "obs", "", "s, from the replay", obs)
     actor_cache = forward(actor, obs, np.empty((n, 0), obs.dtype))
     below = "obs"
+    if is_normalised(actor, 0):
+        yield Passed(1, "actor.obs.x", below, "N(obs): normalised", layer_input(actor, actor_cache, 0))
+        below = "actor.obs.x"
     for layer in range(last):
         h = layer_input(actor, actor_cache, layer + 1)
         yield Passed(1, f"actor.{layer}.h", below, words["h"].format(_short(below)), h)
@@ -82,10 +87,9 @@ def walk(actor: Network, critic: Network, obs: FloatArray) -> Iterator[Passed]:
 
     dz, above = dq, "dq"
     for layer in range(top, critic.action_layer, -1):
-        x = layer_input(critic, critic_cache, layer)
         dh = linear_backward_input(dz, hidden_rows(critic, layer))
         yield Passed(4, f"critic.{layer - 1}.dh", above, f"{_short(above)} W^T", dh)
-        dz = hidden_backward(critic, dh.copy(), x)
+        dz = hidden_backward(critic, dh.copy(), critic_cache, layer, np.empty_like(critic.params))
         yield Passed(4, f"critic.{layer - 1}.dz", f"critic.{layer - 1}.dh", words["dz"], dz)
         above = f"critic.{layer - 1}.dz"
     dact = linear_backward_input(dz, action_rows(critic))
@@ -99,15 +103,30 @@ def walk(actor: Network, critic: Network, obs: FloatArray) -> Iterator[Passed]:
         x, above = layer_input(actor, actor_cache, layer), f"actor.{layer}.dz"
         dweight, dbias = weight(dtheta, dtheta.params, layer), bias(dtheta, dtheta.params, layer)
         linear_backward_weights(x, dz, dweight, dbias)
+        if mixes_rows(actor) and layer < last:
+            dbias[:] = 0  # the batch's mean takes away what a bias adds
         below = "obs" if layer == 0 else "h below"
         yield Passed(7, f"actor.{layer}.dweight", above, f"({below})^T dz", dweight)
         yield Passed(7, f"actor.{layer}.dbias", above, "sum of dz over the batch", dbias)
         if layer > 0:
             dh = linear_backward_input(dz, hidden_rows(actor, layer))
             yield Passed(7, f"actor.{layer - 1}.dh", above, "dz W^T", dh)
-            dz = hidden_backward(actor, dh.copy(), x)
+            dz = hidden_backward(actor, dh.copy(), actor_cache, layer, dtheta.params)
             yield Passed(7, f"actor.{layer - 1}.dz", f"actor.{layer - 1}.dh", words["dz"], dz)
+    if is_normalised(actor, 0):
+        hidden_backward(actor, linear_backward_input(dz, hidden_rows(actor, 0)), actor_cache, 0, dtheta.params)
+    for name, array in named_parameters(dtheta).items():
+        layer_name, kind = name.split(".")
+        if kind in ("gamma", "beta"):
+            above = f"actor.{layer_name}.dz" if f"actor.{layer_name}.dz" != "actor.obs.dz" else "actor.0.dz"
+            what = "sum of dy over the batch" + (", times the normalised z" if kind == "gamma" else "")
+            yield Passed(7, f"actor.{layer_name}.d{kind}", above, what, array)
     yield Passed(7, "dtheta", "dact", "all of the above, as one vector", dtheta.params)
+
+
+def is_normalised(network: Network, level: int) -> bool:
+    """Whether a level of the network is (see network_options.py)."""
+    return isinstance(network, OptionNetwork) and bool(network.sites[level, WIDTH])
 
 
 def formulas(actor: Network) -> dict[str, str]:
@@ -115,6 +134,8 @@ def formulas(actor: Network) -> dict[str, str]:
     words = {"h": "max({} W + b, 0)", "dz": "dh [h > 0]", "act": "tanh(z)", "out": "dact (1 - act^2): the tanh'"}
     if getattr(actor, "tanh", False):
         words |= {"h": "tanh({} W + b)", "dz": "dh (1 - h^2)"}
+    if is_normalised(actor, 0):
+        words |= {"h": words["h"].replace("{} W + b", "N({} W + b)"), "dz": f"{words['dz']}, back through N"}
     if getattr(actor, "unbounded", False):
         words |= {
             "act": "z, clipped only where it acts",
