@@ -152,6 +152,8 @@ class Config:
         for name in ("normalise_obs", "invert_gradients"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        if self.normalisation != "none" and not self.hidden_sizes:
+            raise ConfigError(f"normalisation {self.normalisation} needs a hidden layer; give hidden_sizes")
         if self.n_step > MOST_RETURN:
             raise ConfigError(f"n_step must be {MOST_RETURN:,} at most, not {self.n_step!r}")
         self._choice("dtype", ("float32", "float64"))

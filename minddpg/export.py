@@ -18,8 +18,7 @@ import numpy.typing as npt
 from .agent import DDPG
 from .environment import Environment
 from .extras import need
-from .network_options import has_kinks
-from .networks import named_parameters
+from .network_options import folded_parameters, has_kinks
 from .observations import MOST, centre_and_scale
 from .runs.directory import RunInfo, load, load_info
 from .runs.files import RunError, write_whole
@@ -70,7 +69,12 @@ def policy_arrays(agent: DDPG, low: Array, high: Array) -> dict[str, Array]:
         raise RunError(
             f"the environment's actions are larger than {agent.config.dtype} can hold; train with --dtype float64"
         )
-    arrays = {name: view.copy() for name, view in named_parameters(agent.actor).items()}
+    try:
+        arrays = folded_parameters(agent.actor)
+    except ValueError as error:
+        raise RunError(
+            f"{error}, so this policy cannot be exported; train with --normalisation batch or none"
+        ) from None
     if agent.statistics is not None:
         mean, spread = (part.astype(agent.config.dtype) for part in centre_and_scale(agent.statistics))
         arrays |= {"obs_mean": mean, "obs_scale": spread}

@@ -23,6 +23,7 @@ import numpy as np
 from .config import Config
 from .fast.jit import FloatArray, jit, variant
 from .layers import (
+    NORM_EPSILON,
     batch_norm_backward,
     batch_norm_forward,
     batch_statistics,
@@ -162,6 +163,40 @@ def named_option_parameters(network: OptionNetwork) -> dict[str, FloatArray]:
     return views
 
 
+def without_effect(network: Network | OptionNetwork) -> set[str]:
+    """The parameters by name whose gradient is 0, since a batch's own mean takes away what they add."""
+    names: set[str] = set()
+    if isinstance(network, OptionNetwork):
+        for level in range(1, len(network.sites)):
+            if takes_shifts_away(network, level):
+                names |= {f"{level - 1}.bias", *(["obs.beta"] if level == 1 else [])}
+    return names
+
+
+def folded_parameters(network: Network | OptionNetwork) -> dict[str, FloatArray]:
+    """Copies of weights and biases by name, with what BATCH does to them in use in them: it is one more product.
+
+    y = a z + c with a = gamma / s and c = beta - a mean. Behind a layer: a W and a b + c. In front of the first one:
+    a's rows of W, and b + c W. Raises ValueError for LAYER, which is no product.
+    """
+    views = {name: view.copy() for name, view in named_parameters(network).items()}
+    if not isinstance(network, OptionNetwork) or network.normalisation == NONE:
+        return views
+    if network.normalisation == LAYER:
+        raise ValueError("layer normalisation cannot be folded into weights")
+    for level in np.flatnonzero(network.sites[:, WIDTH]).tolist():
+        name, of_site = site_name(level), named_statistics(network)
+        a = views.pop(f"{name}.gamma") / np.sqrt(of_site[f"{name}.var"] + NORM_EPSILON)
+        c = views.pop(f"{name}.beta") - a * of_site[f"{name}.mean"]
+        if level == 0:
+            views["0.bias"] += c @ views["0.weight"]
+            views["0.weight"] *= a[:, None]
+        else:
+            views[f"{name}.weight"] *= a
+            views[f"{name}.bias"] = views[f"{name}.bias"] * a + c
+    return views
+
+
 def named_statistics(network: Network | OptionNetwork) -> dict[str, FloatArray]:
     """Views of running statistics by name: {"obs.mean": (obs_dim,), "obs.var": ..., "0.mean": ...}; BATCH alone."""
     views: dict[str, FloatArray] = {}
@@ -242,13 +277,19 @@ def normalise(network: OptionNetwork, z: FloatArray, level: int, out: FloatArray
 def normalise_backward(
     network: OptionNetwork, dy: FloatArray, cache: FloatArray, level: int, dparams: FloatArray
 ) -> FloatArray:
-    """dy (N, width) -> dz (N, width); writes dgamma and dbeta into dparams (P,)."""
+    """dy (N, width) -> dz (N, width); writes dgamma and dbeta into dparams (P,).
+
+    Of the observation's beta as of a bias: see layer_backward.
+    """
     z, gamma = z_of(network, cache, level), gamma_of(network, network.params, level)
     dgamma, dbeta = gamma_of(network, dparams, level), beta_of(network, dparams, level)
     if network.normalisation == LAYER:
         return layer_norm_backward(dy, z, gamma, dgamma, dbeta)
     mean, var = statistics_of(network, z, level)
-    return batch_norm_backward(dy, z, mean, var, gamma, dgamma, dbeta, network.training)
+    dz = batch_norm_backward(dy, z, mean, var, gamma, dgamma, dbeta, network.training)
+    if level == 0 and takes_shifts_away(network, 1):
+        dbeta[:] = 0
+    return dz
 
 
 @jit
@@ -335,6 +376,13 @@ def option_hidden_backward(
 
 
 @jit
+def takes_shifts_away(network: OptionNetwork, level: int) -> bool:
+    """Whether a batch's own mean is subtracted at a level: what is added to every row below does not matter."""
+    own = network.normalisation == BATCH and network.training
+    return own and level < len(network.sites) and network.sites[level, WIDTH] > 0
+
+
+@jit
 def layer_backward(network: OptionNetwork, dz: FloatArray, cache: FloatArray, layer: int, dparams: FloatArray) -> None:
     """dz (N, fan_out) -> the gradient of a layer's weight and bias, into dparams (P,).
 
@@ -343,12 +391,7 @@ def layer_backward(network: OptionNetwork, dz: FloatArray, cache: FloatArray, la
     """
     dbias = bias(network, dparams, layer)
     linear_backward_weights(layer_input(network, cache, layer), dz, weight(network, dparams, layer), dbias)
-    if (
-        network.normalisation == BATCH
-        and network.training
-        and layer < len(network.sites) - 1
-        and network.sites[layer + 1, WIDTH] > 0
-    ):
+    if takes_shifts_away(network, layer + 1):
         dbias[:] = 0
 
 

@@ -193,13 +193,15 @@ def combination(seed):
         "action_layer": [0, 1],
         "critic_weight_decay": [0.0, 1e-2],
         "activation": ["relu", "tanh"],
+        "normalisation": ["none", "batch", "layer"],
         "invert_gradients": [False, True],
     }
     return {name: values[rng.integers(len(values))] for name, values in choices.items()}
 
 
 ALONE = [{"algorithm": "td3"}, {"n_step": 3}, {"max_grad_norm": 0.2}, {"normalise_obs": True}, {"final_lr_share": 0.3},
-         {"activation": "tanh"}, {"invert_gradients": True}]  # fmt: skip
+         {"activation": "tanh"}, {"invert_gradients": True}, {"normalisation": "batch", "action_layer": 1},
+         {"normalisation": "layer", "action_layer": 1}]  # fmt: skip
 
 
 @pytest.mark.parametrize("changes", [*ALONE, *map(combination, range(10))], ids=str)

@@ -22,9 +22,9 @@ class TorchTwin:
         self.critics = ["critic", "critic2"] if self.config.algorithm == "td3" else ["critic"]
         online = ["actor", *self.critics]
         self.nets = {name: tensors_of(state, name) for name in [*online, *(f"target_{name}" for name in online)]}
-        self.adams, self.updates = {}, 0
+        self.adams, self.updates, self.seen = {}, 0, {}
         for name in online:
-            learnt = dict(self.nets[name].items())
+            learnt = {key: t for key, t in self.nets[name].items() if not key.endswith((".mean", ".var"))}
             for tensor in learnt.values():
                 tensor.requires_grad_()
             decay = self.config.critic_weight_decay if name != "actor" else 0.0
@@ -37,15 +37,45 @@ class TorchTwin:
 
     def forward(self, name, obs, act=None):
         """The output, before any tanh."""
-        net, h = self.nets[name], obs
+        net, h = self.nets[name], self.normalised(name, "obs", obs)
         layers = len(self.config.hidden_sizes) + 1
         for layer in range(layers):
             if act is not None and layer == self.config.action_layer:
                 h = torch.cat([h, act], 1)
             h = h @ net[f"{layer}.weight"] + net[f"{layer}.bias"]
+            h = self.normalised(name, str(layer), h)
             if layer < layers - 1:
                 h = torch.relu(h) if self.config.activation == "relu" else torch.tanh(h)
         return h
+
+    def normalised(self, name, site, z):
+        """By the batch's statistics in networks that learn, by running ones in targets."""
+        net = self.nets[name]
+        if f"{site}.gamma" not in net:
+            return z
+        if self.config.normalisation == "layer":
+            return torch.nn.functional.layer_norm(z, z.shape[1:], net[f"{site}.gamma"], net[f"{site}.beta"])
+        running = (net[f"{site}.mean"], net[f"{site}.var"]) if name.startswith("target_") else (None, None)
+        self.seen[name, site] = z.detach()
+        return torch.nn.functional.batch_norm(
+            z, *running, net[f"{site}.gamma"], net[f"{site}.beta"], training=running[0] is None
+        )
+
+    def learn_statistics(self, obs, act, targets_move):
+        """1 % of the batch's at the parameters after the update; targets follow by tau."""
+        if self.config.normalisation != "batch":
+            return
+        with torch.no_grad():
+            for name in self.adams:
+                self.seen.clear()
+                self.forward(name, obs, None if name == "actor" else act)
+                for (_, site), z in self.seen.items():
+                    of_batch = {"mean": z.mean(dim=0), "var": z.var(dim=0, unbiased=False)}
+                    for kind, value in of_batch.items():
+                        own, target = (self.nets[n][f"{site}.{kind}"] for n in (name, f"target_{name}"))
+                        own += 0.01 * (value - own)
+                        if targets_move:
+                            target += self.config.tau * (own - target)
 
     def mu(self, name, obs):
         """What the critic is asked about."""
@@ -57,6 +87,14 @@ class TorchTwin:
         self.adams[name].zero_grad()
         learnt = [p for group in self.adams[name].param_groups for p in group["params"]]
         loss.backward(inputs=learnt)
+        if self.config.normalisation == "batch":  # rounding, of what is 0
+            net = self.nets[name]
+            for key, tensor in net.items():
+                layer, kind = key.split(".")
+                shifted = (kind == "bias" and f"{layer}.mean" in net) or (key == "obs.beta" and "0.mean" in net)
+                if shifted:
+                    assert tensor.grad.abs().max() < 1e-12
+                    tensor.grad.zero_()
         decay = self.adams[name].param_groups[0]["weight_decay"]
         if (most := self.config.max_grad_norm) is not None:  # by hand: torch's adds 1e-6 to the length, and no decay
             with torch.no_grad():
@@ -97,7 +135,9 @@ class TorchTwin:
         for name in self.critics:
             self.step(name, torch.nn.functional.mse_loss(self.forward(name, obs, act)[:, 0], y))
         if config.algorithm == "td3" and self.updates % config.policy_delay:
+            self.learn_statistics(obs, act, False)
             return
+        replayed = act
         act = self.mu("actor", obs)
         if config.invert_gradients:  # Hausknecht & Stone 2016, equation 11, as a hook on the action's gradient
             act.register_hook(lambda da: da * torch.where(da < 0, (1 - act) / 2, (act + 1) / 2).detach())
@@ -105,7 +145,9 @@ class TorchTwin:
         with torch.no_grad():
             for name in self.adams:
                 for key, target in self.nets[f"target_{name}"].items():
-                    target += config.tau * (self.nets[name][key] - target)
+                    if not key.endswith((".mean", ".var")):
+                        target += config.tau * (self.nets[name][key] - target)
+        self.learn_statistics(obs, replayed, True)
 
     def state(self):
         """Parameters by minddpg's names."""

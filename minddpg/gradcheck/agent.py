@@ -16,7 +16,7 @@ from .. import agent as agents
 from .. import ddpg, networks, td3
 from ..agent import DDPG
 from ..fast.jit import FloatArray
-from ..network_options import has_kinks, mixes_rows
+from ..network_options import has_kinks, mixes_rows, without_effect
 from ..networks import Network, actor_forward, copy_network, critic_forward, layer_input
 from ..replay import Batch, ShapeError, check_shapes
 from .agent_structure import Source, agent_gradients, bellman, check_agent_structure, critics, named, own
@@ -31,6 +31,7 @@ from .sweep import SQUARED_ERROR, Sweep, sweep_actor, sweep_critic
 Flags = npt.NDArray[np.bool_]
 SWEPT_BUDGET = 500_000  # compiled evaluations up to which mode "auto" looks at every element
 CLOSED = "no sample has an open path to it (dead units, or saturated actions)"
+NO_EFFECT = "a batch's own mean takes away what it adds"
 MINDDPG = Source(ddpg, td3, networks, agents)
 
 
@@ -71,6 +72,10 @@ def check_agent(
     rng, n = np.random.default_rng(seed), len(batch.obs)
     tensors: dict[str, TensorReport] = {}
     target_q = bellman(source, exact, batch)
+    no_effect = {
+        f"{name}.{parameter}" for name in ("actor", *critics(exact))
+        for parameter in without_effect(own(getattr(exact.learner, name)))
+    }  # fmt: skip
     losses = [_critic_loss(exact, batch, target_q, name) for name in critics(exact)]
     for function in (*losses, _q_slopes(exact, batch), _chain(exact, batch)):
         tell(f"finite differences of {function.name}")
@@ -87,6 +92,7 @@ def check_agent(
             tensor = Judgement(function.probe, name, gradient, lines, look, rtol, 0.0, 0.0, n.__eq__, effort).report()
             error = difference(narrow[name], gradient) if name in narrow else math.nan
             note = CLOSED if name in function.closed else ""
+            note = NO_EFFECT if name in no_effect else note
             tensors[name] = replace(tensor, float32_error=error, note=note)
     actor = [tensor for name, tensor in tensors.items() if name.startswith("actor")]
     if mode != "directions" and any(tensor.checked for tensor in actor):
@@ -276,6 +282,8 @@ def _closed(prefix: str, network: Network, cache: FloatArray, reached: Flags) ->
         open_samples = _reach(network, cache, reached, layer)
         if not open_samples.any():
             names.add(f"{prefix}.{layer}.bias")
+            names |= {f"{prefix}.{layer}.gamma", f"{prefix}.{layer}.beta"}
+            names |= {f"{prefix}.obs.gamma", f"{prefix}.obs.beta"} if layer == 0 else set()
         if not layer_input(network, cache, layer)[open_samples].any():
             names.add(f"{prefix}.{layer}.weight")
     return names

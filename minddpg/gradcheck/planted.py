@@ -95,6 +95,8 @@ TD3: dict[str, Any] = {"algorithm": "td3"}
 CLIP: dict[str, Any] = {"max_grad_norm": 0.05}
 HIDDEN_TANH: dict[str, Any] = {"activation": "tanh"}
 INVERT: dict[str, Any] = {"invert_gradients": True}
+BATCH: dict[str, Any] = {"normalisation": "batch"}
+LAYER: dict[str, Any] = {"normalisation": "layer"}
 
 BUGS = (
     # the batch
@@ -313,6 +315,70 @@ OPTION_BUGS = (
     Bug(
         "hidden tanh: upstream overwritten", "haifengl/smile#528", "layers",
         "gradient[j] *= 1 - output[j] * output[j]", "gradient[j] = 1 - output[j] * output[j]", HIDDEN_TANH,
+    ),
+    # normalisation
+    Bug(
+        "batch: the mean's term left out", "Ioffe & Szegedy 2015, section 3", "layers",
+        "share * (dbeta[j] + x * dgamma[j])", "share * (x * dgamma[j])", BATCH,
+    ),
+    Bug(
+        "batch: the variance's term left out", "Ioffe & Szegedy 2015, section 3", "layers",
+        "share * (dbeta[j] + x * dgamma[j])", "share * dbeta[j]", BATCH,
+    ),
+    Bug(
+        "batch: statistics as constants", "detached while training", "network_options",
+        "gamma, dgamma, dbeta, network.training)", "gamma, dgamma, dbeta, False)", BATCH,
+    ),
+    Bug(
+        "batch: evaluation mode while training", "running statistics for the batch's", "network_options",
+        "    if network.training:\n        return batch_statistics(z)\n", "", BATCH,
+    ),
+    Bug(
+        "batch: gamma left out on the way back", "Odyssey#3666", "layers",
+        "dz[i, j] = gamma[j] / s * (", "dz[i, j] = 1 / s * (", BATCH,
+    ),
+    Bug(
+        "batch: the variance by N - 1", "Bessel's correction", "layers",
+        "    for j in each(var):\n        var[j] *= share",
+        "    for j in each(var):\n        var[j] /= len(z) - 1", BATCH,
+    ),
+    Bug(
+        "batch: targets use the batch's statistics", "the training mode left on", "agent",
+        "in_use(copy_network(actor)), in_use(copy_network(critic))", "copy_network(actor), copy_network(critic)", BATCH,
+    ),
+    Bug(
+        "batch: act uses the batch's statistics", "the training mode left on", "agent",
+        "call(policy, self.kind, in_use(self.learner.actor),", "call(policy, self.kind, self.learner.actor,", BATCH,
+    ),
+    Bug(
+        "batch: running statistics never learnt", "no update of them", "network_options",
+        "            polyak(network.running[start : start + width], mean, share)\n", "", BATCH,
+    ),
+    Bug(
+        "batch: running statistics of the wrong network", "the target's for the network's", "agent",
+        "pair = learner[name], learner[f\"target_{name}\"]", "pair = learner[f\"target_{name}\"], learner[name]", BATCH,
+    ),
+    Bug(
+        "batch: the targets' statistics stay", "parameters alone are averaged", "network_options",
+        "    polyak(target.running, network.running, tau)\n", "", BATCH,
+    ),
+    Bug(
+        "batch: forward learns statistics", "as other libraries do", "network_options",
+        "        mean, var = statistics_of(network, z, level)\n        batch_norm_forward(",
+        "        mean, var = statistics_of(network, z, level)\n        network.running[: len(mean)] += 0.01 * mean\n"
+        "        batch_norm_forward(", BATCH,
+    ),
+    Bug(
+        "layer: the mean's term left out", "Odyssey#3666", "layers",
+        "(dx[j] - mean_dx - x[j] * mean_dx_x) / s", "(dx[j] - x[j] * mean_dx_x) / s", LAYER,
+    ),
+    Bug(
+        "layer: the variance's term left out", "Odyssey#3666", "layers",
+        "(dx[j] - mean_dx - x[j] * mean_dx_x) / s", "(dx[j] - mean_dx) / s", LAYER,
+    ),
+    Bug(
+        "layer: gamma left out on the way back", "Odyssey#3666", "layers",
+        "x, dx = centred / s, gamma * upstream", "x, dx = centred / s, 1.0 * upstream", LAYER,
     ),
     # inverted gradients
     Bug(

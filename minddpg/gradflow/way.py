@@ -16,7 +16,7 @@ from .. import td3
 from ..ddpg import Learner, Rates, bellman_target, critic_gradient
 from ..fast.jit import FloatArray
 from ..layers import linear_backward_input, linear_backward_weights
-from ..network_options import WIDTH, OptionNetwork, mixes_rows
+from ..network_options import WIDTH, OptionNetwork, without_effect
 from ..networks import (
     Network,
     action_rows,
@@ -98,13 +98,13 @@ def walk(actor: Network, critic: Network, obs: FloatArray) -> Iterator[Passed]:
 
     dz = output_backward(actor, dact, act)
     yield Passed(7, f"actor.{last}.dz", "dact", words["out"], dz)
-    dtheta = actor._replace(params=np.empty_like(actor.params))
+    dtheta, no_effect = actor._replace(params=np.empty_like(actor.params)), without_effect(actor)
     for layer in range(last, -1, -1):
         x, above = layer_input(actor, actor_cache, layer), f"actor.{layer}.dz"
         dweight, dbias = weight(dtheta, dtheta.params, layer), bias(dtheta, dtheta.params, layer)
         linear_backward_weights(x, dz, dweight, dbias)
-        if mixes_rows(actor) and layer < last:
-            dbias[:] = 0  # the batch's mean takes away what a bias adds
+        if f"{layer}.bias" in no_effect:
+            dbias[:] = 0
         below = "obs" if layer == 0 else "h below"
         yield Passed(7, f"actor.{layer}.dweight", above, f"({below})^T dz", dweight)
         yield Passed(7, f"actor.{layer}.dbias", above, "sum of dz over the batch", dbias)
