@@ -331,6 +331,6 @@ def test_an_exported_normalised_policy_is_folded(rng):
 def test_a_normalised_run_in_pieces_is_the_whole_run(tmp_path):
     from test_exact_resume import in_pieces
 
-    config = Config(steps=160, hidden_sizes=(8, 8), batch_size=16, learning_starts=80, evaluate_every=0,
+    config = Config(steps=180, hidden_sizes=(8, 8), batch_size=16, learning_starts=80, evaluate_every=0,
                     diagnose_every=50, **BATCH)  # fmt: skip
     in_pieces(tmp_path, config, 2)
