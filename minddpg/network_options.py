@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .config import Config
-from .fast.jit import FloatArray, jit, variant
+from .fast.jit import FloatArray, each, jit, variant, where
 from .layers import (
     NORM_EPSILON,
     batch_norm_backward,
@@ -288,7 +288,8 @@ def normalise_backward(
     mean, var = statistics_of(network, z, level)
     dz = batch_norm_backward(dy, z, mean, var, gamma, dgamma, dbeta, network.training)
     if level == 0 and takes_shifts_away(network, 1):
-        dbeta[:] = 0
+        for j in each(dbeta):
+            dbeta[j] = 0
     return dz
 
 
@@ -356,10 +357,9 @@ def activate(network: OptionNetwork, h: FloatArray) -> None:
     if network.tanh:
         tanh_forward(h)
     else:
-        flat = h.reshape(h.size)
-        for i in range(flat.size):
-            if flat[i] < 0:
-                flat[i] = 0
+        flat, zero = h.reshape(h.size), h.dtype.type(0)
+        for i in each(flat):
+            flat[i] = where(flat[i] < zero, zero, flat[i])
 
 
 @variant(hidden_backward, OptionNetwork)
@@ -392,7 +392,8 @@ def layer_backward(network: OptionNetwork, dz: FloatArray, cache: FloatArray, la
     dbias = bias(network, dparams, layer)
     linear_backward_weights(layer_input(network, cache, layer), dz, weight(network, dparams, layer), dbias)
     if takes_shifts_away(network, layer + 1):
-        dbias[:] = 0
+        for j in each(dbias):
+            dbias[j] = 0
 
 
 @variant(backward_to_weights, OptionNetwork)

@@ -70,9 +70,8 @@ def clipped(gradient: FloatArray, max_norm: float) -> FloatArray:
 
     |gradient| is the root of the sum of squares over all parameters of one network, in float64. The direction stays.
     """
-    total = 0.0
-    for i in range(gradient.size):
-        total += float(gradient[i]) * float(gradient[i])
+    wide = gradient.astype(np.float64)
+    total = np.sum(wide * wide)
     shorter, share = np.empty_like(gradient), gradient.dtype.type(1)
     if total > max_norm * max_norm:
         share = gradient.dtype.type(max_norm / math.sqrt(total))

@@ -289,7 +289,7 @@ OPTION_BUGS = (
     # clipping by norm
     Bug(
         "clipping: by the largest element", "Pascanu et al. 2013, algorithm 1", "optim",
-        "total += float(gradient[i]) * float(gradient[i])", "total = max(total, float(gradient[i]) ** 2)", CLIP,
+        "total = np.sum(wide * wide)", "total = np.max(wide * wide)", CLIP,
     ),
     Bug(
         "clipping: what is short is lengthened too", "Pascanu et al. 2013, algorithm 1", "optim",
