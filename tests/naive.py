@@ -178,3 +178,133 @@ class TwinOfTD3(Twin):
                 for target, online in zip(getattr(self, f"target_{name}"), getattr(self, name), strict=True):
                     for t, o in zip(target, online, strict=True):
                         t += (c.tau * (o - t)).astype(t.dtype)
+
+
+# --- normalised networks ----------------------------------------------------------------------------------------------
+
+
+def whitened(z):
+    """(z - mean) / s of a vector, and the matrix of its derivatives, element by element."""
+    n, s = len(z), np.sqrt(z.var() + 1e-5)
+    x = (z - z.mean()) / s
+    return x, (np.eye(n) - np.full((n, n), 1 / n) - np.outer(x, x) / n) / s
+
+
+class Normalised:
+    """A network of a state_dict: layers, and gamma, beta, mean, var by level (0: the observation)."""
+
+    def __init__(self, state, name, config):
+        self.layers, self.config, self.is_target = layers_of(state, name), config, name.startswith("target_")
+        self.action_layer = config.action_layer if "critic" in name else None
+        names = {level: f"{name}.{level - 1}" if level else f"{name}.obs" for level in range(len(self.layers))}
+        kinds = ("gamma", "beta", "mean", "var") if config.normalisation == "batch" else ("gamma", "beta")
+        self.norms = {
+            level: [state[f"{site}.{kind}"].copy() for kind in kinds]
+            for level, site in names.items() if f"{site}.gamma" in state
+        }  # fmt: skip
+        self.names = names
+
+    def parameters(self):
+        return [*self.layers, *(tuple(norm[:2]) for norm in self.norms.values())]
+
+    def normalise(self, level, z):
+        """-> gamma x + beta, x, and what gives dz from dx."""
+        if level not in self.norms:
+            return z, None, lambda dy: dy
+        gamma, beta, *running = self.norms[level]
+        rows = self.config.normalisation == "layer"
+        if running and self.is_target:
+            s = np.sqrt(running[1] + 1e-5)
+            x = (z - running[0]) / s
+            return gamma * x + beta, x, lambda dx: dx / s
+        parts = [whitened(vector) for vector in (z if rows else z.T)]
+        x = np.array([part[0] for part in parts])
+        x = x if rows else x.T
+
+        def back(dx):
+            found = np.array([part[1].T @ d for part, d in zip(parts, dx if rows else dx.T, strict=True)])
+            return found if rows else found.T
+
+        return gamma * x + beta, x, back
+
+    def forward(self, obs, act=None):
+        """-> the output, and what backward needs: per layer its input, and per level x and back."""
+        h, x, back = self.normalise(0, obs)
+        tape, seen = [], {0: (x, back)}
+        self.z = {0: obs}
+        for i, (w, b) in enumerate(self.layers):
+            joined = np.concatenate([h, act], axis=1) if i == self.action_layer else h
+            z = joined @ w + b
+            tape.append((joined, h))
+            if i < len(self.layers) - 1:
+                self.z[i + 1] = z
+                y, x, back = self.normalise(i + 1, z)
+                seen[i + 1] = (x, back)
+                h = np.maximum(y, 0)
+        return z, (tape, seen)
+
+    def backward(self, kept, dz, act_dim=0):
+        """-> gradients as `parameters`, and of the action."""
+        (tape, seen), layers, norms, dact = kept, [], {}, None
+        for i in reversed(range(len(self.layers))):
+            joined, h = tape[i]
+            shifted = self.config.normalisation == "batch" and i + 1 in self.norms and not self.is_target
+            db = 0 * dz.sum(axis=0) if shifted else dz.sum(axis=0)
+            layers.insert(0, (joined.T @ dz, db))
+            dh = dz @ self.layers[i][0].T
+            if i == self.action_layer:
+                dh, dact = dh[:, : h.shape[1]], dh[:, h.shape[1] :]
+            dy = dh * (h > 0) if i else dh
+            x, back = seen[i]
+            if i in self.norms:
+                nothing = i == 0 and self.config.normalisation == "batch" and 1 in self.norms
+                norms[i] = ((dy * x).sum(axis=0), 0 * dy.sum(axis=0) if nothing else dy.sum(axis=0))
+                dy = dy * self.norms[i][0]
+            dz = back(dy)
+        return [*layers, *(norms[level] for level in self.norms)], dact
+
+
+class NormalisedTwin:
+    """The same of DDPG with normalised networks."""
+
+    def __init__(self, agent):
+        state, self.config = agent.state_dict(), agent.config
+        self.nets = {name: Normalised(state, name, agent.config) for name in Twin.NETWORKS}
+        self.adams = {name: Adam(self.nets[name].parameters()) for name in ("actor", "critic")}
+
+    def update(self, batch):
+        c, n, act_dim = self.config, len(batch.rew), batch.act.shape[1]
+        actor, critic, target_actor, target_critic = (self.nets[name] for name in Twin.NETWORKS)
+        next_q, _ = target_critic.forward(batch.next_obs, np.tanh(target_actor.forward(batch.next_obs)[0]))
+        y = batch.rew + c.gamma * np.where(batch.terminated, 0, next_q[:, 0])
+        q, kept = critic.forward(batch.obs, batch.act)
+        grads, _ = critic.backward(kept, 2 / n * (q - y[:, None]), act_dim)
+        self.adams["critic"].step(critic.parameters(), grads, c.critic_lr)
+        z, actor_kept = actor.forward(batch.obs)
+        act = np.tanh(z)
+        _, kept = critic.forward(batch.obs, act)
+        _, dact = critic.backward(kept, np.full((n, 1), -1 / n), act_dim)
+        grads, _ = actor.backward(actor_kept, dact * (1 - act**2))
+        self.adams["actor"].step(actor.parameters(), grads, c.actor_lr)
+        for name in ("actor", "critic"):
+            online, target = self.nets[name], self.nets[f"target_{name}"]
+            for own, followed in zip(target.parameters(), online.parameters(), strict=True):
+                for t, o in zip(own, followed, strict=True):
+                    t += c.tau * (o - t)
+            online.forward(batch.obs, batch.act)
+            for level, (_, _, *running) in online.norms.items():
+                of_batch = online.z[level].mean(axis=0), online.z[level].var(axis=0)
+                for r, value, t in zip(running, of_batch, target.norms[level][2:], strict=False):
+                    r += 0.01 * (value - r)
+                    t += c.tau * (r - t)
+
+    def state(self):
+        """Parameters and statistics by minddpg's names."""
+        named = {}
+        for name, net in self.nets.items():
+            for i, (w, b) in enumerate(net.layers):
+                named[f"{name}.{i}.weight"], named[f"{name}.{i}.bias"] = w, b
+            for level, arrays in net.norms.items():
+                for kind, array in zip(("gamma", "beta", "mean", "var"), arrays, strict=False):
+                    named[f"{net.names[level]}.{kind}"] = array
+        return named

@@ -334,3 +334,18 @@ def test_a_normalised_run_in_pieces_is_the_whole_run(tmp_path):
     config = Config(steps=180, hidden_sizes=(8, 8), batch_size=16, learning_starts=80, evaluate_every=0,
                     diagnose_every=50, **BATCH)  # fmt: skip
     in_pieces(tmp_path, config, 2)
+
+
+@pytest.mark.parametrize("action_layer", [0, 1])
+@pytest.mark.parametrize("normalisation", [BATCH, LAYER], ids=["batch", "layer"])
+def test_fifty_updates_of_normalised_networks_equal_the_twin(rng, normalisation, action_layer):
+    agent = agent_of(tau=0.02, action_layer=action_layer, **normalisation)
+    twin = naive.NormalisedTwin(agent)
+    for _ in range(50):
+        batch = make_batch(rng, 12, 3, 2)
+        agent.update(batch)
+        twin.update(batch)
+    state, expected = agent.state_dict(), twin.state()
+    assert {name for name in state if "_adam" not in name} == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(state[name], value, rtol=1e-7, atol=1e-9, err_msg=name)
