@@ -260,6 +260,8 @@ class Run:
         steps. Raises KeyError, TypeError or ValueError where the state is not one.
         """
         run = cls(environments, config, state["seed"])
+        # A run of an earlier version knows nothing of options that have come since; they are off.
+        state = {**state, "config": {**Config().to_dict(), **state["config"]}}
         check_like({**state, "environments": None}, {**run.state(), "environments": None})
         if {**state["config"], "steps": config.steps} != config.to_dict():
             raise ValueError("config.json has other hyperparameters")

@@ -170,6 +170,27 @@ def test_q_is_compared_with_returns_in_their_units(rng):
     assert rows[-1]["discounted_return"] == pytest.approx(1 + 0.99 * 10 * after)
 
 
+def test_a_run_from_before_the_options_goes_on():
+    """Its checkpoint does not name them."""
+    config = CONFIG.replace(steps=100)
+    environments = make_environments("Pendulum-v1", "float32", 1, "sync", None)
+    run = Run(environments, config)
+    for _ in range(5):
+        run.step()
+    state = run.state()
+    for name in ("algorithm", "n_step", "normalisation", "final_lr_share"):
+        del state["config"][name]
+
+    def fill(replay, added):
+        replay.added = added
+
+    again, lost = Run.resume(state, environments, fill, config)
+    assert (again.steps, lost) == (5, [])
+    with pytest.raises(ValueError, match="other hyperparameters"):
+        Run.resume({**state, "config": {**state["config"], "gamma": 0.5}}, environments, fill, config)
+    environments.close()
+
+
 # --- planted bugs, and everything together ----------------------------------------------------------------------------
 
 
