@@ -47,6 +47,11 @@ class Kind(NamedTuple):
     invert: bool = False
 
 
+def as_kind(kind):
+    """A Kind, of one or of the action_layer alone."""
+    return Kind(kind) if isinstance(kind, int) else kind
+
+
 def kind_of(config):
     return Kind(config.action_layer, config.activation, config.invert_gradients)
 
@@ -68,6 +73,7 @@ def output_gradient(dact, act, invert):
 
 
 def actor_gradient(actor, critic, obs, kind):
+    kind = as_kind(kind)
     z, actor_inputs = forward(actor, obs, activation=kind.activation)
     act = z if kind.invert else np.tanh(z)
     _, critic_inputs = forward(critic, obs, act, kind.action_layer, kind.activation)
@@ -77,6 +83,7 @@ def actor_gradient(actor, critic, obs, kind):
 
 
 def critic_gradient(critic, obs, act, y, weight_decay, kind):
+    kind = as_kind(kind)
     q, inputs = forward(critic, obs, act, kind.action_layer, kind.activation)
     dq = (2 / len(y)) * (q - y[:, None])
     grads, _, _ = backward(critic, inputs, dq.astype(obs.dtype), act.shape[1], kind.action_layer, kind.activation)
