@@ -306,7 +306,7 @@ OPTION_BUGS = (
     # hidden tanh
     Bug(
         "hidden tanh: the mask of ReLU", "the other activation's backward", "network_options",
-        "tanh_hidden_backward(dh, h) if network.tanh else", "relu_backward(dh, h) if network.tanh else", HIDDEN_TANH,
+        "tanh_hidden_backward(dh, x) if network.tanh else", "relu_backward(dh, x) if network.tanh else", HIDDEN_TANH,
     ),
     Bug(
         "hidden tanh: 1 - h", "the square forgotten", "layers",
@@ -392,7 +392,7 @@ OPTION_BUGS = (
     ),
     Bug(
         "inverting: clipped instead of turned round", "Hausknecht & Stone 2016, section 6.3", "layers",
-        "upstream[i] * half * room", "upstream[i] * half * np.maximum(room, 0.5)", INVERT,
+        "upstream[i] * half * room", "upstream[i] * half * np.maximum(room, 0)", INVERT,
     ),
     Bug(
         "inverting: tanh' as well", "Hausknecht & Stone 2016, equation 11", "network_options",
@@ -452,8 +452,18 @@ def check_planted(bug: Bug | None, seed: int = 0) -> list[Report]:
                 **(bug.options if bug else {}),
             )  # fmt: skip
             agent = source.agent.DDPG(3, 2, config, seed)
+            _move(agent, rng)
             reports.append(check_agent(agent, batch, source=source))
     return reports
+
+
+def _move(agent: Any, rng: np.random.Generator) -> None:
+    """To where options show: gammas of 1 and betas of 0 hide what is missing, and so do actions within bounds."""
+    for name, view in agent.views().items():
+        if name.endswith((".gamma", ".beta")):
+            view += rng.uniform(0.2, 0.6, view.shape)
+    if agent.config.invert_gradients:
+        agent.views()["actor.2.bias"][:] = [1.4, -0.8]
 
 
 def verdict(bug: Bug | Situation) -> Verdict:
