@@ -225,7 +225,12 @@ ALONE = [{"algorithm": "td3"}, {"n_step": 3}, {"max_grad_norm": 0.2}, {"normalis
          {"normalisation": "layer", "action_layer": 1}]  # fmt: skip
 
 
-@pytest.mark.parametrize("changes", [*ALONE, *map(combination, range(10))], ids=str)
+RANDOM = [
+    pytest.param(combination(s), marks=pytest.mark.slow if s > 2 else (), id=str(combination(s))) for s in range(10)
+]
+
+
+@pytest.mark.parametrize("changes", [*ALONE, *RANDOM], ids=str)
 def test_fifty_updates_equal_autograd(rng, changes):
     pytest.importorskip("torch", reason="install the crosscheck extra")
     from torch_twin import TorchTwin
