@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .config import Config
+from .config import MOST, Config, ConfigError
 from .ddpg import Learner, Losses, Rates, policy, update
 from .fast.jit import FloatArray, call, mark_warm
 from .networks import (
     FAN_IN,
     FAN_OUT,
     PARAMS_START,
+    Layout,
     Network,
     copy_network,
     forward,
@@ -24,9 +27,17 @@ from .networks import (
     new_layout,
     output,
 )
-from .optim import new_adam
-from .replay import Batch, ReplayBuffer, ShapeError, check_shapes
+from .optim import Adam, new_adam
+from .replay import INDEX, Batch, ReplayBuffer, ShapeError, as_array, as_batch, check_finite, take
 from .seeds import random_streams
+
+
+class NotFinite(ArithmeticError):
+    """An agent's action or update that cannot be computed; the agent is as it was. what, why: parts of the message."""
+
+    def __init__(self, what: str, why: str):
+        super().__init__(f"{what} is not finite ({why}); use an earlier agent, or scale observations and rewards")
+        self.what, self.why = what, why
 
 
 class DDPG:
@@ -46,11 +57,58 @@ class DDPG:
         critic = new_critic(
             obs_dim, act_dim, config.hidden_sizes, config.action_layer, config.final_init, config.dtype, rng
         )
-        self.obs_dim, self.act_dim, self.config = obs_dim, act_dim, config
+        self.obs_dim, self.act_dim, self.config, self._dtype = obs_dim, act_dim, config, np.dtype(config.dtype)
         self.learner = Learner(
             actor, critic, copy_network(actor), copy_network(critic), new_adam(actor.params), new_adam(critic.params)
         )
         self.rates = Rates(config.gamma, config.tau, config.actor_lr, config.critic_lr, config.critic_weight_decay)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """What was pickled; memory that came read-only is copied, since an agent writes to its own."""
+        self.__dict__.update(state)
+        self.learner = self._learner
+
+    @property
+    def learner(self) -> Learner:
+        """All that an update reads and writes. What is put here must be of the same shapes; see `as_array`."""
+        return self._learner
+
+    @learner.setter
+    def learner(self, learner: Learner) -> None:
+        actor, critic = layouts(self.obs_dim, self.act_dim, self.config)
+        joined = self.config.action_layer, self.act_dim
+        own = (actor, 0, 0), (critic, *joined), (actor, 0, 0), (critic, *joined)
+        names, networks = Learner._fields, []
+        for name, network, (layout, action_layer, act_dim) in zip(names, learner[:4], own, strict=False):
+            if not np.array_equal(network.layout, layout) or network[1:3] != (action_layer, act_dim):
+                raise ShapeError(f"{name} is a network of another shape than the agent's")
+            params = self._owned(f"{name}.params", network.params, (layout[-1, PARAMS_START],))
+            networks.append(Network(params, action_layer, act_dim, layout))
+        adams = []
+        for name, (m, v, t), network in zip(names[4:], learner[4:], networks, strict=False):
+            size = network.params.shape
+            m, v = self._owned(f"{name}.m", m, size), self._owned(f"{name}.v", v, size)
+            adams.append(Adam(m, v, self._owned(f"{name}.t", t, (1,), INDEX)))
+        self._learner = Learner(*networks, *adams)
+        self._written = (*(network.params for network in networks), *(array for adam in adams for array in adam))
+
+    def _owned(self, name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any] | None = None) -> Any:
+        array = as_array(name, value, dtype or self._dtype)
+        if array.shape != shape:
+            raise ShapeError(f"{name} has shape {array.shape}, but must be {shape}")
+        return array
+
+    @property
+    def rates(self) -> Rates:
+        """The numbers of an update, finite; see Config."""
+        return self._rates
+
+    @rates.setter
+    def rates(self, rates: Rates) -> None:
+        for name, rate in zip(Rates._fields, rates, strict=True):
+            if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not math.isfinite(rate):
+                raise ConfigError(f"{name} must be a finite number, not {rate!r}")
+        self._rates = Rates(*map(float, rates))
 
     @property
     def actor(self) -> Network:
@@ -78,36 +136,49 @@ class DDPG:
         return int(self.learner.actor_adam.t[0])
 
     def act(self, obs: npt.ArrayLike) -> FloatArray:
-        """mu(s) without noise.    obs (obs_dim,) -> (act_dim,), or (N, obs_dim) -> (N, act_dim); in [-1, 1]."""
+        """mu(s) without noise.    obs (obs_dim,) -> (act_dim,), or (N, obs_dim) -> (N, act_dim); in [-1, 1].
+
+        Raises ShapeError where obs does not fit or is not finite, NotFinite where the actor cannot compute an action.
+        """
         array = self._array("obs", obs)
         rows = array[None] if array.ndim == 1 else array
         if rows.ndim != 2 or rows.shape[1] != self.obs_dim:
             raise ShapeError(f"obs has shape {array.shape}, but must be ({self.obs_dim},) or (N, {self.obs_dim})")
-        act = call(policy, self.config.dtype, self.learner.actor, rows)
+        check_finite("obs", array)
+        act = call(policy, self.config.dtype, self._learner.actor, rows)
+        if not math.isfinite(np.vdot(act, act)):
+            raise NotFinite("an action of the actor", self._why({"obs": rows}))
         return act[0] if array.ndim == 1 else act
 
     def q(self, obs: FloatArray, act: FloatArray) -> FloatArray:
-        """Q(s, a).    obs (N, obs_dim), act (N, act_dim) in [-1, 1], both of the agent's dtype -> (N,)"""
-        cache = call(forward, self.config.dtype, self.learner.critic, obs, act)
-        return output(self.learner.critic, cache).reshape(len(obs))
+        """Q(s, a).    obs (N, obs_dim), act (N, act_dim) in [-1, 1] -> (N,). Raises ShapeError."""
+        given = {"obs": (self._array("obs", obs), self.obs_dim), "act": (self._array("act", act), self.act_dim)}
+        rows = len(given["obs"][0]) if given["obs"][0].ndim else 0
+        for name, (array, width) in given.items():
+            if array.shape != (rows, width):
+                raise ShapeError(f"{name} has shape {array.shape}, but must be ({rows or 'N'}, {width})")
+        (obs, _), (act, _) = given.values()
+        cache = call(forward, self.config.dtype, self._learner.critic, obs, act)
+        return output(self.critic, cache).reshape(rows)
 
     def update(self, batch: Batch) -> Losses:
-        """One full update: critic step, actor step, both target networks. Raises ShapeError."""
+        """One full update: critic step, actor step, both target networks.
+
+        Raises ShapeError where the batch does not fit or is not finite, NotFinite where the update cannot be computed;
+        the agent is then as it was.
+        """
         checked = self.checked(batch)
         return self._update(checked, np.arange(len(checked.rew), dtype=np.int64))
 
     def checked(self, batch: Batch) -> Batch:
         """The batch in the agent's dtype, as compiled code expects it. Raises ShapeError."""
-        obs, act = self._array("batch.obs", batch.obs), self._array("batch.act", batch.act)
-        rew, next_obs = self._array("batch.rew", batch.rew), self._array("batch.next_obs", batch.next_obs)
-        checked = Batch(obs, act, rew, next_obs, _plain(batch.terminated, "bool"))
-        check_shapes(checked, self.obs_dim, self.act_dim)
-        return checked
+        return as_batch(batch, self.obs_dim, self.act_dim, self._dtype)
 
     def copy(self, dtype: str | None = None) -> DDPG:
         """The same agent on memory of its own, in another dtype if one is given."""
         clone = DDPG(self.obs_dim, self.act_dim, self.config.replace(dtype=dtype or self.config.dtype))
         clone.load_state_dict(self.state_dict())
+        clone.rates = self.rates
         return clone
 
     def update_from(
@@ -115,23 +186,46 @@ class DDPG:
     ) -> Losses:
         """One full update from a batch drawn from the replay, in one compiled call.
 
-        opened: `ddpg.update` as a profile calls it, part by part; None: compiled whole.
+        opened: `ddpg.update` as a profile calls it, part by part; None: compiled whole. Raises as `update` does.
         """
-        stored = replay.transitions
-        fits = (stored.obs.shape[1], stored.act.shape[1]) == (self.obs_dim, self.act_dim)
-        if not fits or stored.obs.dtype != self.config.dtype:
+        if (replay.obs_dim, replay.act_dim, replay.dtype) != (self.obs_dim, self.act_dim, self.config.dtype):
             raise ShapeError(
-                f"the replay holds {stored.obs.dtype} obs (N, {stored.obs.shape[1]}), act (N, {stored.act.shape[1]}), "
+                f"the replay holds {replay.dtype} obs (N, {replay.obs_dim}), act (N, {replay.act_dim}), "
                 f"but the agent needs {self.config.dtype} obs (N, {self.obs_dim}), act (N, {self.act_dim})"
             )
-        indices = replay.draw(self.config.batch_size, rng)
-        if opened is not None:
-            return Losses(*map(float, opened(self.learner, stored, indices, self.rates)))
-        return self._update(stored, indices)
+        indices = as_array("indices", replay.draw(self.config.batch_size, rng), INDEX)
+        return self._update(replay.transitions, indices, opened)
 
-    def _update(self, transitions: Batch, indices: npt.NDArray[np.int64]) -> Losses:
-        losses = call(update, self.config.dtype, self.learner, transitions, indices, self.rates)
-        return Losses(*map(float, losses))
+    def _update(
+        self, transitions: Batch, indices: npt.NDArray[np.int64], opened: Callable[..., Losses] | None = None
+    ) -> Losses:
+        for array in self._written:
+            if not array.flags.writeable:
+                name = next(name for name, view in self.views().items() if not view.flags.writeable)
+                raise ValueError(f"{name} is read-only, so the agent cannot learn; its flags.writeable must be True")
+        if opened is None:
+            losses = Losses(
+                *map(float, call(update, self.config.dtype, self._learner, transitions, indices, self._rates))
+            )
+        else:
+            losses = Losses(*map(float, opened(self._learner, transitions, indices, self._rates)))
+        if math.isnan(losses.actor_loss):
+            name = "actor_loss" if math.isfinite(losses.critic_loss) else "critic_loss"
+            batch = take(transitions, indices)._asdict()
+            raise NotFinite(f"{name} of an update", self._why(batch))
+        return losses
+
+    def _why(self, given: Mapping[str, npt.NDArray[Any]]) -> str:
+        """Why something that was computed from this is not finite: whose fault it is."""
+        for name, array in given.items():
+            if not np.isfinite(array).all():
+                return f"{name} holds NaN or infinity"
+        if found := self.not_finite():
+            return f"{found[0]} holds NaN or infinity"
+        sizes = {name: float(np.abs(array).max(initial=0)) for name, array in {**given, **self.views()}.items()}
+        sizes = {name: size for name, size in sizes.items() if not name.endswith((".t", ".m", ".v"))}
+        largest = max(sizes, key=lambda name: sizes[name])
+        return f"{largest} is as large as {sizes[largest]:.2g}"
 
     def not_finite(self) -> list[str]:
         """The names of parameters and moments that hold a NaN or an infinity, as in `state_dict`."""
@@ -159,41 +253,44 @@ class DDPG:
             value = np.asarray(state[name])
             if value.shape != view.shape:
                 raise ShapeError(f"{name} has shape {value.shape}, but must be {view.shape}")
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):
                 if value.dtype.kind not in "fiu" or not np.isfinite(value.astype(view.dtype)).all():
                     raise ValueError(f"{name} must hold finite numbers only")
             if name.endswith((".v", ".t")) and value.min() < 0:
                 raise ValueError(f"{name} must not be negative")
+            if name.endswith(".t") and (value.dtype.kind not in "iu" or value.max() > MOST):
+                raise ValueError(f"{name} must be a number of updates, an int of {MOST:g} or less, not {value[0]}")
         for name, view in views.items():
             view[...] = state[name]
 
     def views(self) -> dict[str, npt.NDArray[Any]]:
         """The arrays of `state_dict` themselves, not copies."""
-        views: dict[str, npt.NDArray[Any]] = {}
-        for name, part in self.learner._asdict().items():
-            inner = named_parameters(part) if isinstance(part, Network) else part._asdict()
-            views.update({f"{name}.{key}": view for key, view in inner.items()})
-        return views
+        return views_of(self.learner)
 
     def _array(self, name: str, value: npt.ArrayLike) -> FloatArray:
-        try:
-            return _plain(value, self.config.dtype)
-        except (TypeError, ValueError) as error:
-            raise ShapeError(f"{name} must be an array of numbers: {error}") from None
+        return as_array(name, value, self._dtype)
 
 
-def _plain(value: npt.ArrayLike, dtype: str) -> npt.NDArray[Any]:
-    """The array as compiled code expects it: C-contiguous, aligned, writeable. (np.require does it in 2 us.)"""
-    array = np.asarray(value, dtype)
-    return array if array.flags.carray else array.copy()
+def views_of(learner: Learner) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a learner by name, as in a state_dict: not copies."""
+    views: dict[str, npt.NDArray[Any]] = {}
+    for name, part in learner._asdict().items():
+        inner = named_parameters(part) if isinstance(part, Network) else part._asdict()
+        views.update({f"{name}.{key}": view for key, view in inner.items()})
+    return views
+
+
+def layouts(obs_dim: int, act_dim: int, config: Config) -> tuple[Layout, Layout]:
+    """Of an actor and a critic."""
+    actor = new_layout(obs_dim, 0, act_dim, config.hidden_sizes, 0)
+    return actor, new_layout(obs_dim, act_dim, 1, config.hidden_sizes, config.action_layer)
 
 
 def state_shapes(obs_dim: int, act_dim: int, config: Config) -> dict[str, tuple[str, tuple[int, ...]]]:
     """The dtype and shape of every array of a state_dict, by name, without making one of them."""
     shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
     kind = np.dtype(config.dtype).str
-    actor = new_layout(obs_dim, 0, act_dim, config.hidden_sizes, 0)
-    critic = new_layout(obs_dim, act_dim, 1, config.hidden_sizes, config.action_layer)
+    actor, critic = layouts(obs_dim, act_dim, config)
     networks = {"actor": actor, "critic": critic, "target_actor": actor, "target_critic": critic}
     for name, layout in networks.items():
         for layer, (fan_in, fan_out) in enumerate(layout[:-1, [FAN_IN, FAN_OUT]].tolist()):

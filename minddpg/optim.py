@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .fast.jit import FloatArray, each, jit, where
+from .fast.jit import FloatArray, each, jit, squares_are_finite, where
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 FLUSH = 1e-30  # float32's denormals start at 1e-38 and are slow; the moments of a dead unit get there in 800 updates
@@ -27,6 +27,37 @@ def new_adam(params: FloatArray) -> Adam:
     return Adam(np.zeros_like(params), np.zeros_like(params), np.zeros(1, np.int64))
 
 
+class Kept(NamedTuple):
+    """Copies of parameters and of Adam's memory of them, (P,) each, and the steps made."""
+
+    params: FloatArray
+    m: FloatArray
+    v: FloatArray
+    t: int
+
+
+@jit
+def keep(params: FloatArray, state: Adam) -> Kept:
+    """What `put_back` needs to undo a step."""
+    return Kept(params.copy(), state.m.copy(), state.v.copy(), state.t[0])
+
+
+@jit
+def put_back(kept: Kept, params: FloatArray, state: Adam) -> None:
+    """Undo what was done since `keep`, in place."""
+    for i in each(params):
+        params[i] = kept.params[i]
+        state.m[i] = kept.m[i]
+        state.v[i] = kept.v[i]
+    state.t[0] = kept.t
+
+
+@jit
+def can_take(gradient: FloatArray) -> bool:
+    """Whether Adam can take in a gradient (P,) and all of it stays finite: v holds its square."""
+    return squares_are_finite(gradient)
+
+
 @jit
 def adam(params: FloatArray, gradient: FloatArray, state: Adam, lr: float) -> None:
     """One step downhill, in place: params -= lr m^ / (sqrt(v^) + eps).    params, gradient (P,).
@@ -34,6 +65,8 @@ def adam(params: FloatArray, gradient: FloatArray, state: Adam, lr: float) -> No
     m and v are running means of the gradient and of its square; m^ and v^ divide out their start at zero by
     (1 - beta1^t) and (1 - beta2^t). Kingma & Ba 2014, algorithm 1, with PyTorch's place for eps = 1e-8.
     """
+    if not len(params) == len(gradient) == len(state.m) == len(state.v):
+        raise ValueError("adam: params, gradient, m and v must be of one length")
     state.t[0] += 1
     t = state.t[0]
     number = params.dtype.type  # a Python float would turn float32 arithmetic into float64 when compiled
@@ -56,6 +89,12 @@ def adam(params: FloatArray, gradient: FloatArray, state: Adam, lr: float) -> No
 @jit
 def polyak(target: FloatArray, online: FloatArray, tau: float) -> None:
     """target += tau (online - target), in place. tau = 1 copies, 0 does nothing. Lillicrap et al., algorithm 1."""
+    if len(target) != len(online):
+        raise ValueError("polyak: target and online must be of one length")
+    if tau == 1:  # to the bit, which a sum and a difference are not
+        for i in each(target):
+            target[i] = online[i]
+        return
     share = target.dtype.type(tau)
     for i in each(target):
         target[i] += share * (online[i] - target[i])

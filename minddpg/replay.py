@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+import numbers
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +29,18 @@ class Batch(NamedTuple):
 @jit
 def gather(transitions: Batch, indices: npt.NDArray[np.int64]) -> Batch:
     """The transitions at `indices` (N,), copied."""
-    n = len(indices)
+    n, rows = len(indices), len(transitions.rew)
+    if (
+        not len(transitions.obs)
+        == len(transitions.act)
+        == len(transitions.next_obs)
+        == len(transitions.terminated)
+        == rows
+    ):
+        raise ValueError("gather: every array must have one row per transition")
+    for i in range(n):
+        if indices[i] < 0 or indices[i] >= rows:
+            raise IndexError("gather: indices must be of transitions that are there")
     batch = Batch(
         np.empty((n, transitions.obs.shape[1]), transitions.obs.dtype),
         np.empty((n, transitions.act.shape[1]), transitions.act.dtype),
@@ -53,13 +66,101 @@ def take(transitions: Batch, indices: npt.NDArray[np.int64]) -> Batch:
     return Batch(t.obs[rows], t.act[rows], t.rew[rows], t.next_obs[rows], t.terminated[rows])
 
 
+BOOL, INDEX = np.dtype(np.bool_), np.dtype(np.int64)
+
+
 class ShapeError(ValueError):
-    """An array whose shape does not fit; the message names it and both shapes."""
+    """An array that does not fit, in its shape or in what it holds; the message names it, and the element."""
+
+
+# --- the one conversion: what comes in from outside, as compiled code expects it --------------------------------------
+
+
+def as_array(name: str, value: npt.ArrayLike, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Real numbers as a plain array of this dtype in native byte order, C-contiguous, aligned and writeable.
+
+    An array that is so already is returned itself, all else is copied. Raises ShapeError for what is not real numbers,
+    and for a number that is too large for the dtype; NaN and infinity pass.
+    """
+    array = value if type(value) is np.ndarray else _as_ndarray(name, value)
+    if array.dtype != dtype:
+        array = _cast(name, array, dtype)
+    return array if array.flags.carray else array.copy()
+
+
+def _as_ndarray(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
+    if np.ma.is_masked(value):
+        raise ShapeError(f"{name} has masked elements, which are no numbers")
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(f"{name} must be an array of numbers: {error}") from None
+
+
+def _cast(name: str, array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    kind = array.dtype.kind
+    if kind == "O" and all(isinstance(number, numbers.Real) for number in array.flat):
+        array = _as_floats(name, array)
+    elif kind not in "fiub":
+        raise ShapeError(f"{name} must be an array of numbers, not of {array.dtype}")
+    if dtype.kind == "b":
+        if not ((array == 0) | (array == 1)).all():
+            raise ShapeError(f"{name} must hold True and False only, or 1 and 0")
+        return array.astype(dtype)
+    with np.errstate(over="ignore"):
+        cast = array.astype(dtype)
+    if not math.isfinite(np.vdot(cast, cast)):
+        where = np.argwhere(np.isinf(cast) & np.isfinite(array))
+        if len(where):
+            at = tuple(where[0].tolist())
+            raise ShapeError(
+                f"{_element(name, at)} is {array[at]:g}, too large for {dtype}; scale it down, or use dtype float64"
+            )
+    return cast
+
+
+def _as_floats(name: str, array: npt.NDArray[Any]) -> FloatArray:
+    floats = np.empty(array.shape)
+    for at, number in np.ndenumerate(array):
+        try:
+            floats[at] = float(number)
+        except OverflowError:  # a whole number beyond all floats
+            raise ShapeError(f"{_element(name, at)} is too large for a float; scale it down") from None
+    return floats
+
+
+def _element(name: str, at: tuple[int, ...]) -> str:
+    return f"{name}[{', '.join(map(str, at))}]" if at else name
+
+
+def check_finite(name: str, array: FloatArray) -> None:
+    """Raises ShapeError where an element is a NaN or an infinity, and says which."""
+    if not math.isfinite(np.vdot(array, array)):  # a quarter of the time of np.isfinite(...).all()
+        where = np.argwhere(~np.isfinite(array))
+        if len(where):  # else it was a square that is infinite
+            at = tuple(where[0].tolist())
+            raise ShapeError(f"{_element(name, at)} is {array[at]}; it must be finite")
+
+
+def as_batch(batch: Batch, obs_dim: int, act_dim: int, dtype: np.dtype[Any]) -> Batch:
+    """The batch in this dtype, finite, as compiled code expects it. Raises ShapeError, which names what misfits."""
+    obs, act, rew, next_obs, terminated = batch
+    checked = Batch(
+        as_array("batch.obs", obs, dtype),
+        as_array("batch.act", act, dtype),
+        as_array("batch.rew", rew, dtype),
+        as_array("batch.next_obs", next_obs, dtype),
+        as_array("batch.terminated", terminated, BOOL),
+    )
+    check_shapes(checked, obs_dim, act_dim)
+    for name, array in zip(Batch._fields[:-1], checked, strict=False):
+        check_finite(f"batch.{name}", array)
+    return checked
 
 
 def check_shapes(batch: Batch, obs_dim: int, act_dim: int) -> None:
     """Raises ShapeError unless every array has one row per reward, at least one, and the right columns."""
-    n = len(np.atleast_1d(batch.rew))
+    n = (*np.shape(batch.rew), 1)[0]
     shapes = ((n, obs_dim), (n, act_dim), (n,), (n, obs_dim), (n,))
     for name, array, shape in zip(Batch._fields, batch, shapes, strict=True):
         if np.shape(array) != shape or n == 0:
@@ -75,15 +176,26 @@ class ReplayBuffer:
     """A ring of the last `capacity` transitions in arrays made once; the oldest is overwritten first."""
 
     def __init__(self, capacity: int, obs_dim: int, act_dim: int, dtype: str = "float32"):
-        self.transitions = Batch(
+        self._dtype = np.dtype(dtype)
+        self._transitions = Batch(
             np.zeros((capacity, obs_dim), dtype),
             np.zeros((capacity, act_dim), dtype),
             np.zeros(capacity, dtype),
             np.zeros((capacity, obs_dim), dtype),
             np.zeros(capacity, np.bool_),
         )
-        self.capacity = capacity
+        self.capacity, self.obs_dim, self.act_dim, self.dtype = capacity, obs_dim, act_dim, self._dtype.name
         self.added = 0  # transitions in all; the next one goes to row `added % capacity`
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """What was pickled; memory that came read-only is copied."""
+        self.__dict__.update(state)
+        self._transitions = Batch(*(as_array("transitions", array, array.dtype) for array in self._transitions))
+
+    @property
+    def transitions(self) -> Batch:
+        """The ring itself, `capacity` rows: not a copy, and not to be replaced."""
+        return self._transitions
 
     @property
     def size(self) -> int:
@@ -101,21 +213,30 @@ class ReplayBuffer:
     def add(
         self, obs: npt.ArrayLike, act: npt.ArrayLike, rew: float, next_obs: npt.ArrayLike, terminated: bool
     ) -> None:
-        """Copy one transition in. obs, next_obs (obs_dim,); act (act_dim,) in [-1, 1]. Raises ShapeError."""
-        i, ring = self.added % self.capacity, self.transitions
-        for name, value, row in (
-            ("obs", obs, ring.obs[i]),
-            ("act", act, ring.act[i]),
-            ("next_obs", next_obs, ring.obs[i]),
-        ):
-            if np.shape(value) != row.shape:
-                raise ShapeError(f"{name} has shape {np.shape(value)}, but must be {row.shape}")
-        ring.obs[i] = obs
-        ring.act[i] = act
-        ring.rew[i] = rew
-        ring.next_obs[i] = next_obs
-        ring.terminated[i] = terminated
+        """Copy one transition in. obs, next_obs (obs_dim,); act (act_dim,) in [-1, 1]. All finite.
+
+        Raises ShapeError, which names what misfits; nothing has been written then.
+        """
+        row = Batch(
+            self._checked("obs", obs, (self.obs_dim,)),
+            self._checked("act", act, (self.act_dim,)),
+            self._checked("rew", rew, ()),
+            self._checked("next_obs", next_obs, (self.obs_dim,)),
+            terminated if type(terminated) is bool else self._checked("terminated", terminated, (), BOOL),
+        )
+        i = self.added % self.capacity
+        for array, value in zip(self._transitions, row, strict=True):
+            array[i] = value
         self.added += 1
+
+    def _checked(
+        self, name: str, value: npt.ArrayLike, shape: tuple[int, ...], dtype: np.dtype[Any] | None = None
+    ) -> npt.NDArray[Any]:
+        array = as_array(name, value, dtype or self._dtype)
+        if array.shape != shape:
+            raise ShapeError(f"{name} has shape {array.shape}, but must be {shape}")
+        check_finite(name, array)
+        return array
 
     def draw(self, batch_size: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         """Indices (batch_size,) of held transitions, uniform and with replacement."""

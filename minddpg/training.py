@@ -126,12 +126,12 @@ class Run:
     def step(self) -> Happened:
         """One step of every environment, and the updates that are due."""
         environments, before = self.environments, self.steps
-        act = self._choose_actions()
-        self.lap("act")
         try:
+            act = self._choose_actions()
+            self.lap("act")
             moment = environments.step(act)
-        except NotFinite:
-            raise self.diverged("an action of the actor") from None
+        except NotFinite as error:
+            raise self.diverged(error.what, error.why) from None
         self.lap("environment")
         ended = []
         for i in moment.rows:
@@ -177,21 +177,19 @@ class Run:
             if step <= config.learning_starts or step % config.update_every:
                 continue
             for _ in range(config.updates_per_step):
-                losses = self.agent.update_from(self.replay, self.random.replay, self._update)
+                try:
+                    losses = self.agent.update_from(self.replay, self.random.replay, self._update)
+                except NotFinite as error:
+                    raise self.diverged(error.what, error.why) from None
                 made += 1
-                if not math.isfinite(sum(losses)):
-                    name = next(n for n, loss in losses._asdict().items() if not math.isfinite(loss))
-                    raise self.diverged(f"{name} of an update")
                 for episode in self.episodes:
                     episode.add(losses)
         return made
 
-    def diverged(self, what: str) -> TrainingError:
+    def diverged(self, what: str, why: str) -> TrainingError:
         """What to raise where something is not finite."""
-        found = self.agent.not_finite()
-        where = f" ({found[0]} holds NaN or infinity)" if found else ""
         return TrainingError(
-            f"training has diverged: {what} is not finite at step {self.steps:,}{where}; "
+            f"training has diverged: {what} is not finite at step {self.steps:,} ({why}); "
             "lower critic_lr and actor_lr, or scale rewards and observations"
         )
 
@@ -530,7 +528,7 @@ class Session:
     def _checkpoint(self, keep_replay: bool) -> None:
         assert self.directory is not None
         if found := self.run.agent.not_finite():  # a bad state never takes the place of a good one
-            raise self.run.diverged(f"{found[0]}")
+            raise self.run.diverged("the agent", f"{found[0]} holds NaN or infinity")
         self.directory.save(self.tree(), self.run.agent, self.run.replay, keep_replay)
 
     def _fail(self, error: Exception) -> None:

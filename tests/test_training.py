@@ -63,9 +63,9 @@ def test_a_late_failure_keeps_the_agent_so_far_and_its_traceback(tmp_path):
 
 def test_divergence_is_an_error_and_saves_no_broken_agent(tmp_path):
     """The first checkpoint, of step 0, is what is left."""
-    config = TINY.replace(critic_lr=1e30, actor_lr=1.0)
+    config = TINY.replace(critic_lr=1e300)
     with np.errstate(all="ignore"), pytest.raises(TrainingError, match=r"diverged: .* at step \d+.*checkpoint is kept"):
-        train(lambda: Recorder(reward=1e30), config, out=tmp_path / "run")
+        train(lambda: Recorder(), config, out=tmp_path / "run")
     files = {"config.json", "progress.csv", "checkpoint.npz", "lock", "error.txt"}
     assert {p.name for p in (tmp_path / "run").iterdir()} == files
 
@@ -88,6 +88,16 @@ def test_what_is_not_finite_is_named_with_its_step(spoil, message):
     spoil(run.agent)
     with np.errstate(all="ignore"), pytest.raises(TrainingError, match=message):
         run.step()
+
+
+def test_rewards_that_are_too_large_to_square_are_named_and_nothing_is_destroyed(tmp_path):
+    """Not the learning rates' fault."""
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(TrainingError, match=r"at step 41 \(rew is as large as 1e\+30\)") as caught,
+    ):
+        train(lambda: Recorder(reward=1e30), TINY, out=tmp_path / "run")
+    assert caught.value.result.agent.is_finite()
 
 
 def test_one_seed_gives_bit_identical_parameters():

@@ -6,7 +6,7 @@ lines run as plain NumPy, so that a debugger can step through them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, overload
 
 import numba
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from numba import types
 from numba.core import cgutils
 from numba.extending import lower_builtin, type_callable
+from numba.extending import overload as compiled_as
 
 from .cache import FunctionCache, no_interrupt_lost, open_cache
 from .parts import Part
@@ -22,9 +23,19 @@ from .parts import Part
 FloatArray = npt.NDArray[np.floating[Any]]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# An update frees megabytes that the next one needs again. glibc would return them to the system in between, at the
-# price of some 400 page faults per update; having freed one large block, it keeps up to twice as much (mallopt(3)).
-np.empty(31 << 20, np.uint8)
+LARGEST_MMAP_THRESHOLD = 32 << 20  # glibc's DEFAULT_MMAP_THRESHOLD_MAX: a larger block teaches it nothing
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the megabytes that an update frees, since the next one needs them again.
+
+    It would return them to the system in between, at the price of some 400 page faults per update. But having freed one
+    large block, it keeps up to twice as much (mallopt(3), M_MMAP_THRESHOLD).
+    """
+    np.empty(LARGEST_MMAP_THRESHOLD - (1 << 20), np.uint8)
+
+
+keep_freed_memory()
 
 CACHE = None if numba.config.DISABLE_JIT else open_cache()
 
@@ -69,14 +80,29 @@ def call(function: Callable[..., Any], dtype: str, *arguments: Any) -> Any:
     """function(*arguments), for a compiled function whose arguments have the same types in every call of one dtype.
 
     Called as usual, Numba finds out the type of every array in every tuple, each time: 10 us for a Learner. Here the
-    first call does so, and the others go straight to the machine code.
+    first call does so, and the others go straight to the machine code, which believes what it is given. So only what
+    has gone through `as_array` (replay.py) comes here: its type follows from the dtype. agent.py is the only caller.
     """
     found = _machine_code.get((function, dtype))
     if found is None:
+        if not all(map(_is_plain, _arrays_in(arguments))):
+            raise TypeError(f"{function.__name__} is called with an array that has not come from as_array")
         compile_for = getattr(function, "compile", None)  # plain Python has none
         found = compile_for(tuple(map(numba.typeof, arguments))) if compile_for else function
         _machine_code[function, dtype] = found
     return found(*arguments)
+
+
+def _arrays_in(arguments: Iterable[Any]) -> Iterator[npt.NDArray[Any]]:
+    for argument in arguments:
+        if isinstance(argument, np.ndarray):
+            yield argument
+        elif isinstance(argument, tuple):
+            yield from _arrays_in(argument)
+
+
+def _is_plain(array: npt.NDArray[Any]) -> bool:
+    return bool(array.flags.carray and array.dtype.isnative and array.dtype.kind in "fib")
 
 
 def each(array: FloatArray) -> Iterable[Any]:
@@ -92,7 +118,24 @@ def where(condition: Any, yes: Any, no: Any) -> Any:
     return np.where(condition, yes, no)
 
 
+def squares_are_finite(v: FloatArray) -> bool:
+    """Whether no element of the vector v is a NaN, nor so large that its square is infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(v * v).all())
+
+
 if not numba.config.DISABLE_JIT:
+
+    @compiled_as(squares_are_finite, jit_options={"pipeline_class": Part} if Part else {})
+    def _squares_are_finite(v):  # type: ignore[no-untyped-def]
+        def compiled(v):  # type: ignore[no-untyped-def]
+            others = 0
+            for i in range(v.size):
+                others += not v[i] * v[i] < np.inf
+            return others == 0
+
+        return compiled
+
     # Both become a few instructions in place, not calls: only so can LLVM turn the loops into vector code.
 
     @type_callable(each)
