@@ -28,7 +28,18 @@ from .networks import (
     output,
 )
 from .optim import Adam, new_adam
-from .replay import INDEX, Batch, ReplayBuffer, ShapeError, as_array, as_batch, check_finite, take
+from .replay import (
+    INDEX,
+    Batch,
+    ReplayBuffer,
+    ShapeError,
+    as_array,
+    as_batch,
+    check_batch_is_finite,
+    check_finite,
+    is_finite,
+    take,
+)
 from .seeds import random_streams
 
 
@@ -140,15 +151,15 @@ class DDPG:
 
         Raises ShapeError where obs does not fit or is not finite, NotFinite where the actor cannot compute an action.
         """
-        array = self._array("obs", obs)
+        array = as_array("obs", obs, self._dtype, finite=True)
         rows = array[None] if array.ndim == 1 else array
         if rows.ndim != 2 or rows.shape[1] != self.obs_dim:
             raise ShapeError(f"obs has shape {array.shape}, but must be ({self.obs_dim},) or (N, {self.obs_dim})")
-        check_finite("obs", array)
         act = call(policy, self.config.dtype, self._learner.actor, rows)
-        if not math.isfinite(np.vdot(act, act)):
+        act = act[0] if array.ndim == 1 else act
+        if not is_finite(act):
             raise NotFinite("an action of the actor", self._why({"obs": rows}))
-        return act[0] if array.ndim == 1 else act
+        return act
 
     def q(self, obs: FloatArray, act: FloatArray) -> FloatArray:
         """Q(s, a).    obs (N, obs_dim), act (N, act_dim) in [-1, 1] -> (N,). Raises ShapeError."""
@@ -167,12 +178,19 @@ class DDPG:
         Raises ShapeError where the batch does not fit or is not finite, NotFinite where the update cannot be computed;
         the agent is then as it was.
         """
-        checked = self.checked(batch)
-        return self._update(checked, np.arange(len(checked.rew), dtype=np.int64))
+        given = as_batch(batch, self.obs_dim, self.act_dim, self._dtype)
+        check_finite("batch.next_obs", given.next_obs)  # of which a target may be made even where it is infinite
+        try:
+            return self._update(given, np.arange(len(given.rew), dtype=np.int64))
+        except NotFinite:
+            check_batch_is_finite(given)  # the others are looked at when they have made an update fail
+            raise
 
     def checked(self, batch: Batch) -> Batch:
         """The batch in the agent's dtype, as compiled code expects it. Raises ShapeError."""
-        return as_batch(batch, self.obs_dim, self.act_dim, self._dtype)
+        checked = as_batch(batch, self.obs_dim, self.act_dim, self._dtype)
+        check_batch_is_finite(checked)
+        return checked
 
     def copy(self, dtype: str | None = None) -> DDPG:
         """The same agent on memory of its own, in another dtype if one is given."""
