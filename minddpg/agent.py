@@ -89,18 +89,19 @@ class DDPG:
         actor, critic = layouts(self.obs_dim, self.act_dim, self.config)
         joined = self.config.action_layer, self.act_dim
         own = (actor, 0, 0), (critic, *joined), (actor, 0, 0), (critic, *joined)
-        names, networks = Learner._fields, []
+        names = Learner._fields
+        networks: list[Network] = []
         for name, network, (layout, action_layer, act_dim) in zip(names, learner[:4], own, strict=False):
             if not np.array_equal(network.layout, layout) or network[1:3] != (action_layer, act_dim):
                 raise ShapeError(f"{name} is a network of another shape than the agent's")
             params = self._owned(f"{name}.params", network.params, (layout[-1, PARAMS_START],))
             networks.append(Network(params, action_layer, act_dim, layout))
-        adams = []
+        adams: list[Adam] = []
         for name, (m, v, t), network in zip(names[4:], learner[4:], networks, strict=False):
             size = network.params.shape
             m, v = self._owned(f"{name}.m", m, size), self._owned(f"{name}.v", v, size)
             adams.append(Adam(m, v, self._owned(f"{name}.t", t, (1,), INDEX)))
-        self._learner = Learner(*networks, *adams)
+        self._learner = Learner(networks[0], networks[1], networks[2], networks[3], adams[0], adams[1])
         self._written = (*(network.params for network in networks), *(array for adam in adams for array in adam))
 
     def _owned(self, name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any] | None = None) -> Any:
@@ -180,9 +181,13 @@ class DDPG:
         """
         given = as_batch(batch, self.obs_dim, self.act_dim, self._dtype)
         check_finite("batch.next_obs", given.next_obs)  # of which a target may be made even where it is infinite
+        critic = (self.critic.params, *self._learner.critic_adam)  # moves first, and may be alone in that
+        before = [array.copy() for array in critic]
         try:
             return self._update(given, np.arange(len(given.rew), dtype=np.int64))
         except NotFinite:
+            for array, kept in zip(critic, before, strict=True):
+                array[...] = kept
             check_batch_is_finite(given)  # the others are looked at when they have made an update fail
             raise
 
@@ -204,7 +209,8 @@ class DDPG:
     ) -> Losses:
         """One full update from a batch drawn from the replay, in one compiled call.
 
-        opened: `ddpg.update` as a profile calls it, part by part; None: compiled whole. Raises as `update` does.
+        opened: `ddpg.update` as a profile calls it, part by part; None: compiled whole. Raises as `update` does; where
+        the actor's step cannot be computed, the critic has made its own.
         """
         if (replay.obs_dim, replay.act_dim, replay.dtype) != (self.obs_dim, self.act_dim, self.config.dtype):
             raise ShapeError(
@@ -221,17 +227,16 @@ class DDPG:
             if not array.flags.writeable:
                 name = next(name for name, view in self.views().items() if not view.flags.writeable)
                 raise ValueError(f"{name} is read-only, so the agent cannot learn; its flags.writeable must be True")
-        if opened is None:
-            losses = Losses(
-                *map(float, call(update, self.config.dtype, self._learner, transitions, indices, self._rates))
-            )
-        else:
-            losses = Losses(*map(float, opened(self._learner, transitions, indices, self._rates)))
-        if math.isnan(losses.actor_loss):
-            name = "actor_loss" if math.isfinite(losses.critic_loss) else "critic_loss"
-            batch = take(transitions, indices)._asdict()
-            raise NotFinite(f"{name} of an update", self._why(batch))
-        return losses
+        try:
+            if opened is None:
+                losses = call(update, self.config.dtype, self._learner, transitions, indices, self._rates)
+            else:
+                losses = opened(self._learner, transitions, indices, self._rates)
+        except FloatingPointError:  # of adam, before it wrote anything
+            whose = "critic" if self._learner.critic_adam.t[0] == self._learner.actor_adam.t[0] else "actor"
+            why = self._why(take(transitions, indices)._asdict())
+            raise NotFinite(f"the {whose}'s gradient", why) from None
+        return Losses(*map(float, losses))
 
     def _why(self, given: Mapping[str, npt.NDArray[Any]]) -> str:
         """Why something that was computed from this is not finite: whose fault it is."""

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .fast.jit import FloatArray, each, jit
-from .layers import mean, squared_error, tanh_backward
+from .layers import mean, mean_square, squared_error, tanh_backward
 from .networks import (
     Network,
     actor_forward,
@@ -26,7 +26,7 @@ from .networks import (
     critic_forward,
     weight,
 )
-from .optim import Adam, adam, can_take, keep, polyak, put_back
+from .optim import Adam, adam, polyak
 from .replay import Batch, gather
 
 
@@ -52,10 +52,7 @@ class Rates(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """What an update saw: losses before each step, means over the batch, and the RMS of dQ/da at mu(s).
-
-    Where critic_loss or actor_loss is NaN, that step could not be made, and nothing has changed.
-    """
+    """What an update saw: losses before each step, means over the batch, and the RMS of dQ/da at mu(s)."""
 
     critic_loss: float
     actor_loss: float
@@ -131,42 +128,29 @@ def actor_gradient(actor: Network, critic: Network, obs: FloatArray) -> tuple[Fl
 
 @jit
 def critic_step(learner: Learner, batch: Batch, rates: Rates) -> tuple[float, float, float]:
-    """One Adam step of the critic towards the Bellman target.    -> critic_loss, q_mean, target_q_mean
-
-    NaN, and no step, where the loss or its gradient is beyond all numbers.
-    """
+    """One Adam step of the critic towards the Bellman target.    -> critic_loss, q_mean, target_q_mean"""
     target_q = bellman_target(learner.target_actor, learner.target_critic, batch, rates.gamma)
     loss, dparams, q = critic_gradient(learner.critic, batch.obs, batch.act, target_q, rates.critic_weight_decay)
-    if not (np.isfinite(loss) and can_take(dparams)):
-        return np.nan, np.nan, np.nan
     adam(learner.critic.params, dparams, learner.critic_adam, rates.critic_lr)
     return loss, mean(q), mean(target_q)
 
 
 @jit
 def actor_step(learner: Learner, batch: Batch, rates: Rates) -> tuple[float, float]:
-    """One Adam step of the actor, uphill on Q.    -> actor_loss, dq_dact_rms; NaN, and no step, as above"""
+    """One Adam step of the actor, uphill on Q.    -> actor_loss, dq_dact_rms"""
     dtheta, dact, q = actor_gradient(learner.actor, learner.critic, batch.obs)
-    dq_dact_rms = np.sqrt(mean(dact * dact)) * len(dact)  # dact is -(1/N) dQ/da
-    if not (np.isfinite(mean(q)) and np.isfinite(dq_dact_rms) and can_take(dtheta)):
-        return np.nan, np.nan
     # Steps 9, 10: the actor alone moves, and mean(q) rises.
     adam(learner.actor.params, dtheta, learner.actor_adam, rates.actor_lr)
+    dq_dact_rms = np.sqrt(mean_square(dact)) * len(dact)  # dact is -(1/N) dQ/da
     return -mean(q), dq_dact_rms
 
 
 @jit
 def update(learner: Learner, transitions: Batch, indices: npt.NDArray[np.int64], rates: Rates) -> Losses:
-    """One update from the transitions at `indices` (N,). The order is part of the algorithm. All of it, or nothing."""
+    """One update from the transitions at `indices` (N,). The order is part of the algorithm."""
     batch = gather(transitions, indices)
-    before = keep(learner.critic.params, learner.critic_adam)
     critic_loss, q_mean, target_q_mean = critic_step(learner, batch, rates)
-    if np.isnan(critic_loss):
-        return Losses(critic_loss, np.nan, q_mean, target_q_mean, np.nan)
     actor_loss, dq_dact_rms = actor_step(learner, batch, rates)  # through the critic that has just moved
-    if np.isnan(actor_loss):
-        put_back(before, learner.critic.params, learner.critic_adam)
-        return Losses(critic_loss, actor_loss, q_mean, target_q_mean, dq_dact_rms)
     polyak(learner.target_critic.params, learner.critic.params, rates.tau)
     polyak(learner.target_actor.params, learner.actor.params, rates.tau)
     return Losses(critic_loss, actor_loss, q_mean, target_q_mean, dq_dact_rms)

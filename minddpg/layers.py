@@ -122,6 +122,13 @@ def mean(values: FloatArray) -> float:
 
 
 @jit
+def mean_square(values: FloatArray) -> float:
+    """The mean of all squares, taken and summed in float64: beyond 1.8e19 a square is more than float32 can hold."""
+    wide = values.astype(np.float64)
+    return float(np.mean(wide * wide))
+
+
+@jit
 def squared_error(q: FloatArray, target_q: FloatArray) -> tuple[float, FloatArray]:
     """loss = mean_i (q_i - y_i)^2 and dq_i = 2 (q_i - y_i) / N.    q, target_q (N,) -> loss, dq (N,).
 
@@ -131,4 +138,4 @@ def squared_error(q: FloatArray, target_q: FloatArray) -> tuple[float, FloatArra
         raise ValueError("squared_error: q and target_q must both be (N,)")
     error = q - target_q
     scale = q.dtype.type(2 / len(q))  # the critic's only 1/N
-    return mean(error * error), scale * error
+    return mean_square(error), scale * error

@@ -27,46 +27,20 @@ def new_adam(params: FloatArray) -> Adam:
     return Adam(np.zeros_like(params), np.zeros_like(params), np.zeros(1, np.int64))
 
 
-class Kept(NamedTuple):
-    """Copies of parameters and of Adam's memory of them, (P,) each, and the steps made."""
-
-    params: FloatArray
-    m: FloatArray
-    v: FloatArray
-    t: int
-
-
-@jit
-def keep(params: FloatArray, state: Adam) -> Kept:
-    """What `put_back` needs to undo a step."""
-    return Kept(params.copy(), state.m.copy(), state.v.copy(), state.t[0])
-
-
-@jit
-def put_back(kept: Kept, params: FloatArray, state: Adam) -> None:
-    """Undo what was done since `keep`, in place."""
-    for i in each(params):
-        params[i] = kept.params[i]
-        state.m[i] = kept.m[i]
-        state.v[i] = kept.v[i]
-    state.t[0] = kept.t
-
-
-@jit
-def can_take(gradient: FloatArray) -> bool:
-    """Whether Adam can take in a gradient (P,) and all of it stays finite: v holds its square."""
-    return squares_are_finite(gradient)
-
-
 @jit
 def adam(params: FloatArray, gradient: FloatArray, state: Adam, lr: float) -> None:
     """One step downhill, in place: params -= lr m^ / (sqrt(v^) + eps).    params, gradient (P,).
 
     m and v are running means of the gradient and of its square; m^ and v^ divide out their start at zero by
     (1 - beta1^t) and (1 - beta2^t). Kingma & Ba 2014, algorithm 1, with PyTorch's place for eps = 1e-8.
+
+    Raises FloatingPointError, before anything is written, where the gradient or its square, which v holds, is not
+    finite: such a step would leave parameters that are no numbers, or that never move again.
     """
     if not len(params) == len(gradient) == len(state.m) == len(state.v):
         raise ValueError("adam: params, gradient, m and v must be of one length")
+    if not squares_are_finite(gradient):
+        raise FloatingPointError("adam: the gradient or its square is not finite")
     state.t[0] += 1
     t = state.t[0]
     number = params.dtype.type  # a Python float would turn float32 arithmetic into float64 when compiled

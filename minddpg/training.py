@@ -542,7 +542,7 @@ class Session:
             return
         self.directory.note_error(traceback.format_exc())
         kept = f"the run up to its last checkpoint is kept in {self.directory.path}"
-        if self.run.agent.is_finite():
+        if not isinstance(error, TrainingError) and self.run.agent.is_finite():  # one that diverged is no use
             try:
                 self.directory.save_agent(self.run.agent)
                 kept = f"the agent so far is kept in {self.directory.path}"

@@ -246,13 +246,15 @@ def test_a_batch_with_a_bad_number_is_named_and_changes_nothing(rng, field, dtyp
     for bad in (np.nan, np.inf, -np.inf, 1e39 if dtype == "float32" else np.inf):
         array = getattr(batch, field).copy()
         array[at] = bad
-        with pytest.raises(ShapeError, match=rf"^batch.{field}\[{', '.join(map(str, at))}\] is {re.escape(format(bad, 'g'))}[;,]"):
+        with pytest.raises(
+            ShapeError, match=rf"^batch.{field}\[{', '.join(map(str, at))}\] is {re.escape(format(bad, 'g'))}[;,]"
+        ):
             agent.update(batch._replace(**{field: array}))
     huge = getattr(batch, field).copy()
     huge[at] = 1e30 if dtype == "float32" else 1e300
     with (
         np.errstate(all="ignore"),
-        pytest.raises(NotFinite, match=rf"an update is not finite \({field} is as large as"),
+        pytest.raises(NotFinite, match=rf"the (critic|actor)'s gradient is not finite \({field} is as large as"),
     ):
         agent.update(batch._replace(**{field: huge}))
     with pytest.raises(ShapeError, match=rf"^batch.{field} must be an array of numbers"):
@@ -268,18 +270,27 @@ def test_a_batch_with_a_bad_number_is_named_and_changes_nothing(rng, field, dtyp
 @pytest.mark.parametrize("name", ["actor", "critic", "target_actor", "target_critic"])
 @pytest.mark.parametrize("opened", [False, True])
 def test_networks_that_overflow_are_named_and_nothing_changes(rng, name, opened):
-    """In the actor's step the critic has already moved: that is undone, to the bit."""
-    agent, replay = agent_of(dtype="float32"), ReplayBuffer(6, 3, 2)
-    for row in zip(*make_batch(rng, 6, 3, 2), strict=True):
+    """In the actor's step the critic has already moved: `update` undoes that, to the bit; `update_from` says so."""
+    agent, replay, batch = agent_of(dtype="float32"), ReplayBuffer(6, 3, 2), make_batch(rng, 6, 3, 2)
+    for row in zip(*batch, strict=True):
         replay.add(*row)
     agent.update_from(replay, rng)
     params = getattr(agent, name).params
     params[:] = np.where(np.arange(params.size) % 3, 1e30, -1e30)
     state = agent.state_dict()
-    step = "actor_loss" if name == "actor" else "critic_loss"
-    with np.errstate(all="ignore"), pytest.raises(NotFinite, match=rf"{step} of an update is not finite \({name}\."):
-        agent.update_from(replay, rng, Profile().update if opened else None)
+    refused = pytest.raises(
+        NotFinite, match=f"the {'actor' if name == 'actor' else 'critic'}'s gradient is not finite \\({name}\\."
+    )
+    with np.errstate(all="ignore"), refused:
+        agent.update(batch)
     assert same_state(agent, state)
+    with np.errstate(all="ignore"), refused:
+        agent.update_from(replay, rng, Profile().update if opened else None)
+    if name == "actor":
+        kept = {key: value for key, value in state.items() if not key.startswith("critic")}
+        assert all(np.array_equal(agent.state_dict()[key], value, equal_nan=True) for key, value in kept.items())
+    else:
+        assert same_state(agent, state)
 
 
 def test_a_state_of_no_number_of_updates(rng):
