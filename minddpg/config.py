@@ -137,8 +137,11 @@ class Config:
         object.__setattr__(self, name, value)
 
     def _choice(self, name: str, allowed: tuple[str, ...]) -> None:
-        if getattr(self, name) not in allowed:
-            raise ConfigError(f"{name} must be {' or '.join(allowed)}, not {getattr(self, name)!r}")
+        value = getattr(self, name)
+        word = getattr(value, "name", value)  # of a NumPy dtype
+        if not isinstance(word, str) or word not in allowed:
+            raise ConfigError(f"{name} must be {' or '.join(allowed)}, not {value!r}")
+        object.__setattr__(self, name, str(word))
 
     def replace(self, **changes: Any) -> Config:
         """A copy with some fields changed, checked like any Config."""

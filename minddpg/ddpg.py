@@ -73,6 +73,8 @@ def bellman_target(target_actor: Network, target_critic: Network, batch: Batch, 
 
     terminated, never truncated: a time limit does not make the future worthless. y is data; nothing flows back.
     """
+    if not len(batch.rew) == len(batch.terminated) == len(batch.next_obs):
+        raise ValueError("bellman_target: rew, terminated and next_obs must have one row per transition")
     next_act, _ = actor_forward(target_actor, batch.next_obs)
     next_q, _ = critic_forward(target_critic, batch.next_obs, next_act)
     target_q, discount = np.empty_like(next_q), next_q.dtype.type(gamma)

@@ -504,7 +504,7 @@ class Session:
         run, lap = self.run, self.run.lap
         before = self.history[-1]["seconds"] if self.history else 0.0
         while True:
-            if self.evaluator.is_due(run.steps):
+            if self.evaluator.is_due(run.steps, run.agent.updates):
                 lap("the rest")
                 self.evaluator.evaluate(run.steps, run.agent, run.environments)
                 lap("diagnostics")

@@ -246,7 +246,9 @@ def test_a_batch_with_a_bad_number_is_named_and_changes_nothing(rng, field, dtyp
     for bad in (np.nan, np.inf, -np.inf, 1e39 if dtype == "float32" else np.inf):
         array = getattr(batch, field).copy()
         array[at] = bad
-        with pytest.raises(ShapeError, match=rf"^batch.{field}\[{', '.join(map(str, at))}\] is {re.escape(format(bad, 'g'))}[;,]"):
+        with pytest.raises(
+            ShapeError, match=rf"^batch.{field}\[{', '.join(map(str, at))}\] is {re.escape(format(bad, 'g'))}[;,]"
+        ):
             agent.update(batch._replace(**{field: array}))
     huge = getattr(batch, field).copy()
     huge[at] = 1e30 if dtype == "float32" else 1e300

@@ -61,13 +61,17 @@ def test_a_late_failure_keeps_the_agent_so_far_and_its_traceback(tmp_path):
     np.testing.assert_array_equal(kept.actor.params, caught.value.result.agent.actor.params)
 
 
-def test_divergence_is_an_error_and_saves_no_broken_agent(tmp_path):
-    """The first checkpoint, of step 0, is what is left."""
-    config = TINY.replace(critic_lr=1e300)
-    with np.errstate(all="ignore"), pytest.raises(TrainingError, match=r"diverged: .* at step \d+.*checkpoint is kept"):
-        train(lambda: Recorder(), config, out=tmp_path / "run")
-    files = {"config.json", "progress.csv", "checkpoint.npz", "lock", "error.txt"}
+@pytest.mark.parametrize(("rate", "kept"), [("critic_lr", True), ("actor_lr", False)])
+def test_divergence_is_an_error_and_saves_no_broken_agent(tmp_path, rate, kept):
+    """A critic that grows is stopped while it is finite; steps of 1e300 leave nothing but the first checkpoint."""
+    config = TINY.replace(**{rate: 1e9 if kept else 1e300})
+    said = r"diverged: .* is not finite at step \d+ .*" + ("agent so far is kept" if kept else "checkpoint is kept")
+    with np.errstate(all="ignore"), pytest.raises(TrainingError, match=said) as caught:
+        train(lambda: Recorder(obs=(0.5, -1.0)), config, out=tmp_path / "run")
+    files = {"config.json", "progress.csv", "checkpoint.npz", "lock", "error.txt", *(["agent.npz"] if kept else [])}
     assert {p.name for p in (tmp_path / "run").iterdir()} == files
+    assert caught.value.result.agent.is_finite() == kept
+    assert not kept or load(tmp_path / "run").is_finite()
 
 
 @pytest.mark.parametrize(
