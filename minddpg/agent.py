@@ -100,7 +100,7 @@ class DDPG:
             size = network.params.shape
             m, v = self._owned(f"{name}.m", m, size), self._owned(f"{name}.v", v, size)
             adams.append(Adam(m, v, self._owned(f"{name}.t", t, (1,), INDEX)))
-        self._learner = Learner(*networks, *adams)
+        self._learner = Learner(*networks, *adams)  # type: ignore[arg-type]
         self._written = (*(network.params for network in networks), *(array for adam in adams for array in adam))
 
     def _owned(self, name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any] | None = None) -> Any:
@@ -338,4 +338,4 @@ def warmup(dtype: str = "float32") -> None:
     agent, replay = smallest(dtype)
     agent.update_from(replay, np.random.default_rng(0))
     agent.act([0.0])
-    mark_warm(dtype)
+    mark_warm("update", dtype)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .agent import DDPG
-from .config import Config, ConfigError
+from .config import EPISODES, Config, ConfigError
 from .environment import EnvError, Environment, EnvironmentLike
 from .fast.jit import FloatArray
 from .runs.checkpoint import check_like
@@ -46,7 +46,7 @@ def episode(agent: DDPG, environment: Environment, seed: int, max_steps: int) ->
 def evaluate(
     agent: DDPG,
     env: EnvironmentLike,
-    episodes: int = 10,
+    episodes: int = EPISODES,
     seed: int = 0,
     max_steps: int = 100_000,
     env_kwargs: Mapping[str, Any] | None = None,

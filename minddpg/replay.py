@@ -147,14 +147,14 @@ def _element(name: str, at: tuple[int, ...]) -> str:
     return f"{name}[{', '.join(map(str, at))}]" if at else name
 
 
-def check_finite(name: str, array: FloatArray) -> None:
+def check_finite(name: str, array: npt.NDArray[Any]) -> None:
     """Raises ShapeError where an element is a NaN or an infinity, and says which."""
     if not is_finite(array):
         at = tuple(np.argwhere(~np.isfinite(array))[0].tolist())
         raise ShapeError(f"{_element(name, at)} is {array[at]}; it must be finite")
 
 
-def is_finite(array: FloatArray) -> bool:
+def is_finite(array: npt.NDArray[Any]) -> bool:
     """Whether no element is a NaN or an infinity: np.isfinite(array).all() in a tenth of its time."""
     total = sum(array.tolist()) if array.ndim == 1 and array.size < FEW else np.vdot(array, array)
     return math.isfinite(total) or bool(np.isfinite(array).all())  # a sum may be infinite where no element is

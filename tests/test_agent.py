@@ -385,9 +385,9 @@ def test_warmup_calls_what_training_calls(monkeypatch, dtype):
 
     for name in ("update", "policy"):
         monkeypatch.setattr(agents, name, spied(name, getattr(agents, name)))
-    monkeypatch.setattr(agents, "mark_warm", lambda dtype: calls.append(("mark_warm", dtype)))
+    monkeypatch.setattr(agents, "mark_warm", lambda what, dtype: calls.append((f"mark_warm {what}", dtype)))
     agents.warmup(dtype)
-    assert calls == [("update", dtype), ("policy", dtype), ("mark_warm", dtype)]
+    assert calls == [("update", dtype), ("policy", dtype), ("mark_warm update", dtype)]
 
 
 @pytest.mark.skipif(not JIT, reason="about compiled code")

@@ -8,6 +8,7 @@ import pytest
 
 import minddpg.training as train_module
 from minddpg import Config, ConfigError, EnvError, TrainingError, load, train
+from minddpg.ddpg import Losses
 from minddpg.environment import make_environments
 from minddpg.seeds import episode_seed
 from minddpg.training import Run, Stop, stop_on_signal
@@ -201,7 +202,7 @@ def test_streams_do_not_disturb_each_other(monkeypatch):
     assert envs[0].resets[0] == envs[1].resets[0]
     assert not np.allclose(np.array(envs[0].actions[60:]), np.array(envs[1].actions[60:]))
     streams = train_module.random_streams(2)
-    np.testing.assert_allclose(np.array(envs[0].actions[:40]), streams.warmup.uniform(-1, 1, 40), rtol=1e-6)
+    np.testing.assert_allclose(np.array(envs[0].actions[:40]), streams.first_actions.uniform(-1, 1, 40), rtol=1e-6)
     np.testing.assert_allclose(np.array(noises[0])[:, 0], 0.1 * streams.noise.standard_normal(80))
 
 
@@ -275,3 +276,12 @@ def test_signals_are_left_alone_outside_the_main_thread():
     thread.start()
     thread.join()
     assert seen == [(None, before)]
+
+
+def test_an_episode_that_never_ends_keeps_no_list_of_its_losses():
+    episode, rng = train_module.Episode(), np.random.default_rng(0)
+    rows = rng.standard_normal((5_500, 5))
+    for row in rows:
+        episode.add(Losses(*row))
+        assert len(episode._recent) < 1_000
+    np.testing.assert_allclose(list(episode.means().values()), rows.mean(axis=0), rtol=1e-9, atol=1e-12)
