@@ -6,8 +6,8 @@ from conftest import JIT, make_batch
 
 from minddpg import DDPG, Batch, Config, ShapeError
 from minddpg.gradcheck import agent_structure, check_agent, planted
-from minddpg.gradcheck.agent import CLOSED, MINDDPG
-from minddpg.networks import named_parameters
+from minddpg.gradcheck.agent import CLOSED, MINDDPG, _masks
+from minddpg.networks import critic_forward
 
 ONE = {"hidden_sizes": (10, 8), "dtype": "float64"}
 TENSORS = [f"critic.{i}.{kind}" for i in range(3) for kind in ("weight", "bias")] + ["dq_dact", "dq_dobs"]
@@ -272,15 +272,15 @@ def test_each_structural_check_can_fail(file, right, wrong, check):
     assert any(check == c.name and not c.ok for report in reports for c in report.checks), reports[1]
 
 
-def test_a_joined_action_is_no_relu():
-    """mu(s) = 0 to the last bit: steps in the action cross 0, where Q has no kink."""
-    agent = DDPG(3, 2, Config(hidden_sizes=(6, 5), action_layer=1, dtype="float64"))
-    for name in ("2.weight", "2.bias"):
-        named_parameters(agent.actor)[name][:] = 0
-    report = check_agent(agent, make_batch(np.random.default_rng(0), 8, 3, 2))
-    tensor = next(t for t in report.tensors if t.name == "dq_dact")
-    assert (tensor.kinks, tensor.checked + tensor.zeros) == (0, tensor.size), report
-    assert report.ok, report
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_joined_action_is_no_relu(rng, layer):
+    """Only hidden units have a side to stand on, and no action moves them to another."""
+    agent = DDPG(3, 2, Config(hidden_sizes=(6, 5, 4), action_layer=layer, dtype="float64"))
+    obs, act = rng.standard_normal((8, 3)), rng.uniform(-1, 1, (8, 2))
+    masks = [_masks(agent.critic, critic_forward(agent.critic, obs, act)[1]) for act in (act, -act)]
+    assert masks[0].size == 8 * (6 + 5 + 4)
+    below = 8 * sum((6, 5, 4)[:layer])
+    np.testing.assert_array_equal(masks[0][:below], masks[1][:below])
 
 
 @pytest.mark.parametrize("mode", ["auto", "directions"])
