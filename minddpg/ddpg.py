@@ -42,7 +42,7 @@ class Learner(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """The numbers of an update; see Config."""
+    """How fast an update forgets, follows, learns and decays: gamma per step, the others per update; see Config."""
 
     gamma: float
     tau: float

@@ -14,6 +14,7 @@ from minddpg import DDPG, Batch, ConfigError, ReplayBuffer, ShapeError, ddpg
 from minddpg import agent as agents
 from minddpg.agent import NotFinite
 from minddpg.fast import jit
+from minddpg.networks import named_parameters
 from minddpg.profile import Profile
 
 
@@ -257,6 +258,10 @@ def test_a_batch_with_a_bad_number_is_named_and_changes_nothing(rng, field, dtyp
         pytest.raises(NotFinite, match=rf"an update is not finite \({field} is as large as"),
     ):
         agent.update(batch._replace(**{field: huge}))
+    if field in ("obs", "act"):  # the loss is finite, but Adam's square of its gradient is not
+        huge[at] = 1e12 if dtype == "float32" else 1e100
+        with np.errstate(all="ignore"), pytest.raises(NotFinite, match=rf"critic_loss of an update .*\({field} is as"):
+            agent.update(batch._replace(**{field: huge}))
     with pytest.raises(ShapeError, match=rf"^batch.{field} must be an array of numbers"):
         agent.update(batch._replace(**{field: getattr(batch, field).astype(str)}))
     for wrong in (np.full(6, 0.5), ["yes"] * 6, [None] * 6):
@@ -265,6 +270,21 @@ def test_a_batch_with_a_bad_number_is_named_and_changes_nothing(rng, field, dtyp
     assert same_state(agent, state)
     agent.update(batch)
     assert agent.updates == 2
+
+
+def test_an_infinite_next_observation_that_every_relu_closes_on_is_named_too(rng):
+    """The target, and the update, would be finite."""
+    agent, batch = agent_of(), make_batch(rng, 6, 3, 2)
+    for network in (agent.target_actor, agent.target_critic):
+        named_parameters(network)["0.weight"][1] = -1
+    batch.next_obs[4, 1] = np.inf
+    state = agent.state_dict()
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(ShapeError, match=r"^batch.next_obs\[4, 1\] is inf; it must be finite"),
+    ):
+        agent.update(batch)
+    assert same_state(agent, state)
 
 
 @pytest.mark.parametrize("name", ["actor", "critic", "target_actor", "target_critic"])
