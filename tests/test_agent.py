@@ -304,6 +304,17 @@ def test_networks_that_overflow_are_named_and_nothing_changes(rng, name, opened)
     assert same_state(agent, state)
 
 
+def test_a_learning_rate_that_is_to_blame_is_named(rng):
+    agent = agent_of(critic_lr=1e200)
+    state = agent.state_dict()
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(NotFinite, match=r"actor_loss .* \(critic_lr is as large as 1e\+200\)"),
+    ):
+        agent.update(make_batch(rng, 6, 3, 2))
+    assert same_state(agent, state)
+
+
 def test_a_state_of_no_number_of_updates(rng):
     agent = agent_of()
     state = agent.state_dict()
