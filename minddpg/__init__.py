@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from . import gradcheck as gradcheck
     from . import gradflow as gradflow
     from .agent import DDPG as DDPG
+    from .agent import NotFinite as NotFinite
     from .config import Config as Config
     from .config import ConfigError as ConfigError
     from .environment import EnvError as EnvError
@@ -61,6 +62,7 @@ _HOME = {
     "ReplayBuffer": "replay",
     "DDPG": "agent",
     "ShapeError": "replay",
+    "NotFinite": "agent",
     "train": "training",
     "resume": "training",
     "load_batch": "runs.directory",

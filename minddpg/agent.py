@@ -247,6 +247,7 @@ class DDPG:
             return f"{found[0]} holds NaN or infinity"
         sizes = {name: float(np.abs(array).max(initial=0)) for name, array in {**given, **self.views()}.items()}
         sizes = {name: size for name, size in sizes.items() if not name.endswith((".t", ".m", ".v"))}
+        sizes |= {name: getattr(self.rates, name) for name in ("actor_lr", "critic_lr")}
         largest = max(sizes, key=lambda name: sizes[name])
         return f"{largest} is as large as {sizes[largest]:.2g}"
 
@@ -342,4 +343,4 @@ def warmup(dtype: str = "float32") -> None:
     agent, replay = smallest(dtype)
     agent.update_from(replay, np.random.default_rng(0))
     agent.act([0.0])
-    mark_warm(dtype)
+    mark_warm("update", dtype)

@@ -42,7 +42,7 @@ class Learner(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """The numbers of an update; see Config."""
+    """How fast an update forgets, follows, learns and decays: gamma per step, the others per update; see Config."""
 
     gamma: float
     tau: float
@@ -70,6 +70,8 @@ def bellman_target(target_actor: Network, target_critic: Network, batch: Batch, 
 
     terminated, never truncated: a time limit does not make the future worthless. y is data; nothing flows back.
     """
+    if not len(batch.rew) == len(batch.terminated) == len(batch.next_obs):
+        raise ValueError("bellman_target: rew, terminated and next_obs must have one row per transition")
     next_act, _ = actor_forward(target_actor, batch.next_obs)
     next_q, _ = critic_forward(target_critic, batch.next_obs, next_act)
     target_q, discount = np.empty_like(next_q), next_q.dtype.type(gamma)

@@ -18,6 +18,8 @@ def linear_forward(x: FloatArray, weight: FloatArray, bias: FloatArray, out: Flo
     """out = x W + b.    x (N, in), weight (in, out), bias (out,) -> out (N, out)."""
     if x.shape[1] != weight.shape[0] or weight.shape[1] != bias.size:
         raise ValueError("linear_forward: x must be (N, in) for a weight (in, out) and a bias (out,)")
+    if len(out) != len(x) or out.shape[1] != bias.size:
+        raise ValueError("linear_forward: out must be (N, out)")
     matmul(x, weight, out)
     for i in range(len(out)):
         for j in each(bias):
@@ -33,6 +35,8 @@ def linear_backward_weights(x: FloatArray, dy: FloatArray, dweight: FloatArray, 
     """
     if len(x) != len(dy):
         raise ValueError("linear_backward_weights: x and dy must have one row per sample each")
+    if dweight.shape != (x.shape[1], dy.shape[1]) or dbias.size != dy.shape[1]:
+        raise ValueError("linear_backward_weights: dweight must be (in, out), dbias (out,)")
     matmul_left_transposed(x, dy, dweight)
     for k in each(dbias):
         dbias[k] = 0
@@ -68,6 +72,8 @@ def linear_relu_forward(x: FloatArray, weight: FloatArray, bias: FloatArray, out
     """out = max(x W + b, 0): linear and ReLU in one pass over out.    Shapes as in linear_forward."""
     if x.shape[1] != weight.shape[0] or weight.shape[1] != bias.size:
         raise ValueError("linear_relu_forward: x must be (N, in) for a weight (in, out) and a bias (out,)")
+    if len(out) != len(x) or out.shape[1] != bias.size:
+        raise ValueError("linear_relu_forward: out must be (N, out)")
     matmul(x, weight, out)
     zero = out.dtype.type(0)
     for i in range(len(out)):
@@ -83,6 +89,8 @@ def relu_backward(dh: FloatArray, h: FloatArray) -> FloatArray:
     max(z, 0) moves with z where z > 0, which is where h > 0, and not at all elsewhere. At z = 0 the slope is taken as
     0. h may have further columns (a joined action), which are not looked at.
     """
+    if len(h) != len(dh) or h.shape[1] < dh.shape[1]:
+        raise ValueError("relu_backward: h must have the rows of dh, and its columns or more")
     zero = dh.dtype.type(0)
     for i in range(len(dh)):
         gradient, output = dh[i], h[i, : dh.shape[1]]

@@ -92,4 +92,4 @@ def warm_profile(dtype: str) -> None:
     """Compile the parts of an update."""
     agent, replay = smallest(dtype)
     agent.update_from(replay, np.random.default_rng(0), Profile().update)
-    mark_warm(f"profile-{dtype}")
+    mark_warm("profile", dtype)

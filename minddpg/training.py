@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .agent import DDPG
-from .config import Config, ConfigError
+from .config import CHECKPOINT_EVERY, Config, ConfigError
 from .ddpg import Losses
 from .environment import EnvError, EnvironmentLike, Environments, NotFinite, full_id, make_environments, within
 from .evaluation import Evaluator
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from .tensorboard import TensorBoard
 
 EpisodeRow = dict[str, float]  # step, episode, return, length, the means of Losses over its updates, seconds
-CHECKPOINT_EVERY = 60.0  # seconds
 FIRST_CHECKPOINT = 5.0  # seconds to the first one; then twice as long each time
 CHECKPOINT_SHARE = 0.01  # of the time that checkpoints may take
 
@@ -114,7 +113,7 @@ class Run:
         self.replay = ReplayBuffer(rows, obs_dim, act_dim, config.dtype)
         self.random = random_streams(seed)
         streams = [self.random, *(random_streams(seed, i) for i in range(1, environments.num))]
-        self._warmups = [stream.warmup for stream in streams]
+        self._first_actions = [stream.first_actions for stream in streams]
         self.noises = [new_noise(config, act_dim, stream.noise) for stream in streams]
         self.steps = 0  # of all environments together
         self.finished = 0  # episodes
@@ -155,9 +154,9 @@ class Run:
         return Happened(rows, updates)
 
     def _choose_actions(self) -> FloatArray:
-        """(n, act_dim) in [-1, 1]: uniform during the warm-up, then mu(s) with noise."""
+        """(n, act_dim) in [-1, 1]: uniform until learning starts, then mu(s) with noise."""
         if self.steps < self.config.learning_starts:
-            return self._of_each(lambda i: self._warmups[i].uniform(-1.0, 1.0, self.environments.act_dim))
+            return self._of_each(lambda i: self._first_actions[i].uniform(-1.0, 1.0, self.environments.act_dim))
         noise = self._of_each(lambda i: self.noises[i].sample())
         return within(self.agent.act(self.obs) + noise, -1.0, 1.0)
 
@@ -220,7 +219,7 @@ class Run:
             "added": self.replay.added,
             "agent": self.agent.views(),
             "random": {"replay": self.random.replay.bit_generator.state},
-            "warmup": [rng.bit_generator.state for rng in self._warmups],
+            "warmup": [rng.bit_generator.state for rng in self._first_actions],
             "noise": [{"rng": noise.rng.bit_generator.state, **noise.state()} for noise in self.noises],
             "episodes": [episode.state() for episode in self.episodes],
             "environments": self.environments.state(),
@@ -244,7 +243,7 @@ class Run:
         run.steps, run.finished = int(state["steps"]), int(state["finished"])
         run.agent.load_state_dict(state["agent"])
         run.random.replay.bit_generator.state = state["random"]["replay"]
-        for rng, saved in zip(run._warmups, state["warmup"], strict=True):
+        for rng, saved in zip(run._first_actions, state["warmup"], strict=True):
             rng.bit_generator.state = saved
         for noise, saved in zip(run.noises, state["noise"], strict=True):
             noise.rng.bit_generator.state = saved["rng"]
@@ -504,7 +503,7 @@ class Session:
         run, lap = self.run, self.run.lap
         before = self.history[-1]["seconds"] if self.history else 0.0
         while True:
-            if self.evaluator.is_due(run.steps):
+            if self.evaluator.is_due(run.steps, run.agent.updates):
                 lap("the rest")
                 self.evaluator.evaluate(run.steps, run.agent, run.environments)
                 lap("diagnostics")

@@ -21,11 +21,12 @@ from reproduce import interquartile_mean, machine
 
 import minddpg
 from minddpg import DDPG, Batch, Config, ReplayBuffer, training
+from minddpg.config import DIAGNOSE_EVERY as EVERY
 from minddpg.ddpg import Losses, bellman_target, critic_gradient
 from minddpg.fast.jit import call
 from minddpg.gradflow import MISTAKES, mistaken_gradient, mistakes, trace
 from minddpg.gradflow.classic_mistakes import CRITIC_TOO, RIGHT, SUM
-from minddpg.gradflow.monitor import EVERY, Monitor
+from minddpg.gradflow.monitor import Monitor
 from minddpg.optim import adam, polyak
 from minddpg.replay import gather
 from minddpg.runs.directory import load_transitions

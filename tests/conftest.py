@@ -3,6 +3,7 @@ import hashlib
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -17,6 +18,8 @@ settings.register_profile("default", deadline=None, derandomize=True, database=N
 settings.load_profile("default")
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs start with it ignored, and tests raise it
+
+CHECKOUT = str(Path(minddpg.__file__).parent.parent)  # what is tested
 
 JIT = not numba.config.DISABLE_JIT
 
@@ -60,7 +63,9 @@ def make_batch(rng, n, obs_dim, act_dim, dtype="float64"):
 def clean_environment(**changes):
     """The environment for a subprocess, without pytest-cov's hooks."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("COV_CORE", "COVERAGE", "PYTEST"))}
-    return {**kept, **changes}
+    path = changes.get("PYTHONPATH", CHECKOUT).split(os.pathsep)
+    assert any(Path(place, "minddpg").is_dir() for place in path), "the installed package would be tested"
+    return {**kept, "PYTHONPATH": CHECKOUT, **changes}
 
 
 def random_agent(seed, dtype="float64", updates=0, units=24):

@@ -14,6 +14,7 @@ from minddpg import DDPG, Batch, ConfigError, ReplayBuffer, ShapeError, ddpg
 from minddpg import agent as agents
 from minddpg.agent import NotFinite
 from minddpg.fast import jit
+from minddpg.networks import named_parameters
 from minddpg.profile import Profile
 
 
@@ -257,6 +258,10 @@ def test_a_batch_with_a_bad_number_is_named_and_changes_nothing(rng, field, dtyp
         pytest.raises(NotFinite, match=rf"the (critic|actor)'s gradient is not finite \({field} is as large as"),
     ):
         agent.update(batch._replace(**{field: huge}))
+    if field in ("obs", "act"):  # the loss is finite, but Adam's square of its gradient is not
+        huge[at] = 1e12 if dtype == "float32" else 1e100
+        with np.errstate(all="ignore"), pytest.raises(NotFinite, match=rf"critic_loss of an update .*\({field} is as"):
+            agent.update(batch._replace(**{field: huge}))
     with pytest.raises(ShapeError, match=rf"^batch.{field} must be an array of numbers"):
         agent.update(batch._replace(**{field: getattr(batch, field).astype(str)}))
     for wrong in (np.full(6, 0.5), ["yes"] * 6, [None] * 6):
@@ -265,6 +270,21 @@ def test_a_batch_with_a_bad_number_is_named_and_changes_nothing(rng, field, dtyp
     assert same_state(agent, state)
     agent.update(batch)
     assert agent.updates == 2
+
+
+def test_an_infinite_next_observation_that_every_relu_closes_on_is_named_too(rng):
+    """The target, and the update, would be finite."""
+    agent, batch = agent_of(), make_batch(rng, 6, 3, 2)
+    for network in (agent.target_actor, agent.target_critic):
+        named_parameters(network)["0.weight"][1] = -1
+    batch.next_obs[4, 1] = np.inf
+    state = agent.state_dict()
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(ShapeError, match=r"^batch.next_obs\[4, 1\] is inf; it must be finite"),
+    ):
+        agent.update(batch)
+    assert same_state(agent, state)
 
 
 @pytest.mark.parametrize("name", ["actor", "critic", "target_actor", "target_critic"])
@@ -291,6 +311,17 @@ def test_networks_that_overflow_are_named_and_nothing_changes(rng, name, opened)
         assert all(np.array_equal(agent.state_dict()[key], value, equal_nan=True) for key, value in kept.items())
     else:
         assert same_state(agent, state)
+
+
+def test_a_learning_rate_that_is_to_blame_is_named(rng):
+    agent = agent_of(critic_lr=1e200)
+    state = agent.state_dict()
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(NotFinite, match=r"actor_loss .* \(critic_lr is as large as 1e\+200\)"),
+    ):
+        agent.update(make_batch(rng, 6, 3, 2))
+    assert same_state(agent, state)
 
 
 def test_a_state_of_no_number_of_updates(rng):
@@ -394,9 +425,9 @@ def test_warmup_calls_what_training_calls(monkeypatch, dtype):
 
     for name in ("update", "policy"):
         monkeypatch.setattr(agents, name, spied(name, getattr(agents, name)))
-    monkeypatch.setattr(agents, "mark_warm", lambda dtype: calls.append(("mark_warm", dtype)))
+    monkeypatch.setattr(agents, "mark_warm", lambda what, dtype: calls.append((f"mark_warm {what}", dtype)))
     agents.warmup(dtype)
-    assert calls == [("update", dtype), ("policy", dtype), ("mark_warm", dtype)]
+    assert calls == [("update", dtype), ("policy", dtype), ("mark_warm update", dtype)]
 
 
 @pytest.mark.skipif(not JIT, reason="about compiled code")

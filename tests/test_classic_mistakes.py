@@ -7,8 +7,9 @@ from conftest import make_batch, random_agent
 
 from minddpg import DDPG, Config
 from minddpg.ddpg import actor_gradient
+from minddpg.gradcheck.planted import copy_of_minddpg
 from minddpg.gradflow import MISTAKES, mistaken_gradient, mistakes
-from minddpg.gradflow.classic_mistakes import CRITIC_TOO, NO_MINUS, NO_TANH, REPLAYED, RIGHT, SUM
+from minddpg.gradflow.classic_mistakes import BUGS, CRITIC_TOO, NO_MINUS, NO_TANH, REPLAYED, RIGHT, SUM
 
 
 def flat(grads):
@@ -72,3 +73,20 @@ def test_the_agent_is_left_as_it_was(rng):
     mistakes(agent, batch)
     for name, value in agent.state_dict().items():
         np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.parametrize("mistake", BUGS)
+def test_each_mistake_is_the_one_of_the_catalogue(rng, mistake):
+    """Planted into the source of minddpg, it makes the same gradients."""
+    agent, batch = random_agent(4, updates=2)
+    dtheta, dcritic = mistaken_gradient(mistake, agent.actor, agent.critic, batch)
+    state = {name: 0 * array if "adam" in name else array for name, array in agent.state_dict().items()}
+    with copy_of_minddpg(BUGS[mistake]) as source:
+        spoilt = source.agent.DDPG(agent.obs_dim, agent.act_dim, agent.config)
+        spoilt.load_state_dict(state)
+        source.ddpg.actor_step(spoilt.learner, batch, spoilt.rates)
+    np.testing.assert_allclose(spoilt.learner.actor_adam.m, 0.1 * dtheta, rtol=1e-9, atol=1e-18)
+    if mistake == CRITIC_TOO:
+        assert np.any(spoilt.learner.critic_adam.m)
+    else:
+        assert not np.any(dcritic)

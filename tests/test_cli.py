@@ -304,7 +304,7 @@ def test_signals_reach_a_real_process_and_the_command_it_prints_works(tmp_path, 
 def test_signals_before_there_is_anything_to_save_end_at_once(tmp_path):
     code = (
         "import os, signal, sys, minddpg.cli as c, minddpg.cli.train as t\n"
-        "t.look_at = lambda *a: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "t.made_and_closed = lambda *a: os.kill(os.getpid(), signal.SIGTERM)\n"
         "sys.exit(c.main(['train']))"
     )
     result = python("-c", code)

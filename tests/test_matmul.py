@@ -1,5 +1,6 @@
 """The three products against NumPy, on every kind of shape: thin, around the tile's edges, large."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import JIT, clean_environment
+from conftest import CHECKOUT, JIT, clean_environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -117,6 +118,6 @@ def test_products_compiled_for_another_cpu(tmp_path, name, features, width):
     if width == 32 and vector_bytes() < 32:
         pytest.skip("this CPU has no AVX2")
     cpu = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
-    environment = clean_environment(PYTHONPATH=str(Path(__file__).parent), **cpu)
+    environment = clean_environment(PYTHONPATH=os.pathsep.join([CHECKOUT, str(Path(__file__).parent)]), **cpu)
     result = subprocess.run([sys.executable, "-c", PRODUCTS], capture_output=True, text=True, env=environment)
     assert result.stdout.strip() == str(width), result.stderr

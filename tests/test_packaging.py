@@ -1,6 +1,8 @@
 """setup.cfg promises nothing that is not used."""
 
+import ast
 import configparser
+import importlib
 import re
 from pathlib import Path
 
@@ -61,3 +63,16 @@ def test_extras_named_in_messages_exist():
 def test_run_time_dependencies_are_three():
     names = [re.match(r"\w+", line).group() for line in SETUP["options"]["install_requires"].split()]
     assert names == ["numpy", "gymnasium", "numba"]
+
+
+@pytest.mark.parametrize("package", ["minddpg", "minddpg.gradflow"])
+def test_what_is_imported_late_is_what_type_checkers_see(package):
+    """The same names from the same files, in both lists of a lazy __init__."""
+    module = importlib.import_module(package)
+    tree = ast.parse(Path(module.__file__).read_text())
+    block = next(n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")
+    typed = {alias.asname: node.module or "" for node in block.body for alias in node.names}
+    assert typed == module._HOME
+    assert set(module.__all__) - {"__version__"} == set(typed)
+    for name in typed:
+        assert getattr(module, name) is not None

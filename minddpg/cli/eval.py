@@ -8,6 +8,7 @@ import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from ..config import EVALUATION_SEED
 from .options import Commands, add_env_kwargs, check_file, env_kwargs, fail, positive, whole
 from .terminal import summary
 from .warmup import compile_ahead
@@ -31,7 +32,11 @@ def add(commands: Commands) -> None:
     add_env_kwargs(evaluate)
     evaluate.add_argument("--episodes", type=positive, default=100, metavar="N", help="episodes; default: 100")
     evaluate.add_argument(
-        "--seed", type=whole, default=10_000, metavar="S", help="episode i starts from reset(seed=S+i); default: 10000"
+        "--seed",
+        type=whole,
+        default=EVALUATION_SEED,
+        metavar="S",
+        help=f"episode i starts from reset(seed=S+i); default: {EVALUATION_SEED}",
     )
     evaluate.add_argument("--video", metavar="FILE", help="record the first episode as an .mp4 (needs the extra video)")
     evaluate.add_argument("--json", action="store_true", help="print JSON")

@@ -28,7 +28,7 @@ def add(commands: Commands) -> None:
     warmup.set_defaults(run=lambda args: compile_ahead(args.dtype))
 
 
-def look_at(env: str, env_kwargs: dict[str, Any] | None = None) -> Environment:
+def made_and_closed(env: str, env_kwargs: dict[str, Any] | None = None) -> Environment:
     """The environment, made and closed again: what is wrong with it shows before anything is compiled."""
     from ..environment import Environment
 
@@ -49,10 +49,10 @@ def compile_ahead(dtype: str, quietly: bool = False, profile: bool = False) -> i
     if config.DISABLE_JIT:
         print("NUMBA_DISABLE_JIT is set: running as plain NumPy, slowly")
         return 0
-    warmups = {dtype: warmup, f"look-{dtype}": warm_look}
+    warmups = {"update": warmup, "look": warm_look}
     if profile:
-        warmups[f"profile-{dtype}"] = warm_profile
-    warm_already = {what: is_warm(what) for what in warmups}
+        warmups["profile"] = warm_profile
+    warm_already = {what: is_warm(what, dtype) for what in warmups}
     if quietly and all(warm_already.values()):
         return 0
     kept = CACHE is not None and (all(warm_already.values()) or CACHE.can_write())
@@ -64,7 +64,7 @@ def compile_ahead(dtype: str, quietly: bool = False, profile: bool = False) -> i
         why = "at every run, as it cannot be kept"
     print(f"compiling for {dtype} ({why}) ...", end="", flush=True)
     started = time.perf_counter()
-    with _process_that_compiles_looks(dtype) if kept and not warm_already[f"look-{dtype}"] else nullcontext():
+    with _process_that_compiles_looks(dtype) if kept and not warm_already["look"] else nullcontext():
         warmup(dtype)
     for warm in warmups.values():
         warm(dtype)  # what is compiled by now is read from the cache

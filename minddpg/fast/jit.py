@@ -159,12 +159,27 @@ if not numba.config.DISABLE_JIT:
         return builder.select(*args)
 
 
-def is_warm(what: str) -> bool:
-    """Whether the compiled code that `what` needs (a dtype, "gradcheck", ...) is in the cache, or none is needed."""
-    return bool(numba.config.DISABLE_JIT) or (CACHE is not None and CACHE.is_warm(what))
+# What is compiled at a time, and remembered when all of it has been. Of a dtype each, but for the last two.
+WARM = {
+    "update": "an update, and the policy: what training needs",
+    "look": "a look at an update from inside, as training takes it now and then",
+    "profile": "the parts of an update, one by one",
+    "gradcheck": "the checks of an agent",
+    "gradflow": "a trace",
+}
 
 
-def mark_warm(what: str) -> None:
-    """Remember that everything has been compiled for `what`."""
+def is_warm(what: str, dtype: str = "") -> bool:
+    """Whether the compiled code that one of WARM needs is in the cache, or none is needed."""
+    return bool(numba.config.DISABLE_JIT) or (CACHE is not None and CACHE.is_warm(_flag(what, dtype)))
+
+
+def mark_warm(what: str, dtype: str = "") -> None:
+    """Remember that everything has been compiled for one of WARM."""
     if CACHE is not None:
-        CACHE.mark_warm(what)
+        CACHE.mark_warm(_flag(what, dtype))
+
+
+def _flag(what: str, dtype: str) -> str:
+    assert what in WARM, what
+    return f"{what}-{dtype}" if dtype else what

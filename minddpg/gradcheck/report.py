@@ -76,8 +76,17 @@ class TensorReport:
     @property
     def ok(self) -> bool:
         """Whether the gradient was compared, and is right."""
-        enough = self.unresolved <= MOST_UNRESOLVED * self.looked
-        return not self.wrong and not self.noisy and enough and bool(self.checked or self.note or self.size == 0)
+        return (
+            not self.wrong
+            and not self.noisy
+            and self._is_resolved
+            and bool(self.checked or self.note or self.size == 0)
+        )
+
+    @property
+    def _is_resolved(self) -> bool:
+        """Whether little enough was too small. Each direction goes through all of the tensor, so that most must do."""
+        return self.unresolved <= MOST_UNRESOLVED * self.looked + self.directions / 4
 
     @property
     def verdict(self) -> str:
@@ -86,7 +95,7 @@ class TensorReport:
             return f"{self.wrong} wrong" + ("" if math.isnan(self.slope) else f", slope {self.slope:.1f}")
         if self.noisy:
             return f"{self.noisy} not told: the function is too noisy"
-        if self.unresolved > MOST_UNRESOLVED * self.looked:
+        if not self._is_resolved:
             return f"{self.unresolved} unresolved: below rounding"
         if self.size == 0:
             return "ok, empty"

@@ -13,6 +13,7 @@ import numpy as np
 from ..agent import DDPG
 from ..ddpg import actor_gradient
 from ..fast.jit import FloatArray
+from ..gradcheck import planted_bug
 from ..layers import tanh_backward
 from ..networks import Network, actor_forward, backward_to_action, backward_to_weights, critic_forward
 from ..optim import new_adam
@@ -26,6 +27,13 @@ REPLAYED = "replayed action"
 NO_TANH = "tanh' missing"
 CRITIC_TOO = "critic's weights moved too"
 MISTAKES = (NO_MINUS, SUM, REPLAYED, NO_TANH, CRITIC_TOO)
+BUGS = {  # the same in the catalogue, which says where each was seen
+    NO_MINUS: planted_bug("actor: the minus is missing"),
+    SUM: planted_bug("actor: sum for mean"),
+    REPLAYED: planted_bug("actor: dQ/da at the replayed action"),
+    NO_TANH: planted_bug("actor: the step through tanh left out"),
+    CRITIC_TOO: planted_bug("the actor step moves the critic"),
+}
 
 
 def mistaken_gradient(mistake: str, actor: Network, critic: Network, batch: Batch) -> tuple[FloatArray, FloatArray]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -23,8 +22,7 @@ import numpy.typing as npt
 from ..agent import DDPG
 from ..ddpg import actor_gradient
 from ..fast.jit import FloatArray
-from ..gradcheck.checker import Mode, choose_lines
-from ..gradcheck.differences import STEP, Probe, measure, refine
+from ..gradcheck import Mode, numeric_gradient
 from ..layers import tanh_backward
 from ..networks import Network, actor_forward, backward, backward_to_weights, copy_network, critic_forward, layer_input
 from ..replay import Batch
@@ -152,12 +150,12 @@ def route_differences(
     actor, critic, obs = copy_network(chain.actor), chain.critic, chain.obs
     caches = {}
 
-    def q(_: object) -> FloatArray:
+    def q() -> FloatArray:
         act, caches["actor"] = actor_forward(actor, obs)
         values, caches["critic"] = critic_forward(critic, obs, act)
         return values
 
-    def open_units(_: object) -> npt.NDArray[np.bool_]:
+    def open_units() -> npt.NDArray[np.bool_]:
         hidden = [
             layer_input(network, cache, layer)[:, : network.layout[layer - 1, 1]] > 0
             for network, cache in ((actor, caches["actor"]), (critic, caches["critic"]))
@@ -165,14 +163,10 @@ def route_differences(
         ]
         return np.concatenate([np.zeros(0, bool), *(flags.ravel() for flags in hidden)])
 
-    probe = Probe(q, {"theta": actor.params}, np.full(len(obs), -1 / len(obs)), open_units)
-    lines = choose_lines(explicit, mode, samples, 0, np.random.default_rng(seed))
-    look = partial(measure, probe, "theta", lines)
-    first = look(np.arange(len(lines.numbers)), STEP)
-    estimates, _ = refine(look, first, explicit[lines.numbers], 1e-12)
-    numeric, told = np.full(explicit.shape, np.nan), np.zeros(explicit.shape, bool)
-    numeric[lines.numbers], told[lines.numbers] = estimates, ~first.kinked
-    return numeric, told
+    minus_mean = np.full(len(obs), -1 / len(obs))
+    return numeric_gradient(
+        q, actor.params, minus_mean, explicit, pattern=open_units, mode=mode, samples=samples, seed=seed
+    )
 
 
 def route_jacobian(chain: Chain) -> FloatArray:

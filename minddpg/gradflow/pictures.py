@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ..agent import DDPG
 from ..fast.jit import FloatArray
 from ..networks import Network, actor_forward, backward_to_action, critic_forward
 from ..replay import Batch
 from ..runs.directory import RunInfo, load_info
-from ..runs.tables import load_table
+from ..runs.tables import Columns, load_table
 from .canvas import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, PlotError, new_figure, style
 from .diagnosis import SATURATED
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-Table = Mapping[str, npt.NDArray[np.float64]]
 
 LINES = (BLUE, ORANGE, GREEN, RED, SKY, PINK, BLACK)
 STEPS = "environment steps"
@@ -46,7 +44,7 @@ RULE_OF_THUMB = 1e-3  # of Adam's step over the weights: much more is restless, 
 
 
 @style()
-def history_figure(gradients: Table) -> Figure:
+def history_figure(gradients: Columns) -> Figure:
     """How large the gradient is at every array from dQ to the first actor weight, over training.
 
     gradients: load_table(directory, "gradients"). Top: RMS of each array, as a map over all looks, and at the last look
@@ -73,7 +71,7 @@ def history_figure(gradients: Table) -> Figure:
     return figure
 
 
-def gradient_way(gradients: Table) -> list[str]:
+def gradient_way(gradients: Columns) -> list[str]:
     """The arrays from dq to actor.0.dweight by name, in the order the gradient passes them; none for no table."""
     if _rows(gradients):
         for needed in ("rms.dq", "rms.dact", "rms.actor.0.dweight"):
@@ -156,7 +154,7 @@ def _factor(before: float, behind: float) -> str:
     return f"x {behind / before:.2g}" if 0 < before < math.inf else ""
 
 
-def _step_shares(axes: Axes, gradients: Table, network: str) -> None:
+def _step_shares(axes: Axes, gradients: Columns, network: str) -> None:
     shares = _layers(gradients, network, "step_share")
     for layer, share in enumerate(shares):
         _line(axes, gradients["step"], share, layer, label=f"layer {layer}" if share.any() else f"layer {layer}: 0")
@@ -165,7 +163,7 @@ def _step_shares(axes: Axes, gradients: Table, network: str) -> None:
     _over_steps(axes, f"Adam's step in the {network}", "|step| / |weights|")
 
 
-def _layers(gradients: Table, network: str, quantity: str) -> list[FloatArray]:
+def _layers(gradients: Columns, network: str, quantity: str) -> list[FloatArray]:
     found: list[FloatArray] = []
     while (column := f"{network}.{len(found)}.{quantity}") in gradients:
         found.append(gradients[column])
@@ -404,7 +402,7 @@ def _drawable(name: str) -> str:
     return "".join(c if c.isprintable() and font.get_char_index(ord(c)) else "?" for c in name)
 
 
-def _learning_curve(axes: Axes, progress: Table, evaluations: Table) -> None:
+def _learning_curve(axes: Axes, progress: Columns, evaluations: Columns) -> None:
     title = "Did it learn? Return of each episode"
     if not _rows(progress) and not _rows(evaluations):
         return _say(axes, title, "no episode ended in this run (progress.csv)")
@@ -422,7 +420,7 @@ def _learning_curve(axes: Axes, progress: Table, evaluations: Table) -> None:
     _over_steps(axes, title, "return, undiscounted")
 
 
-def _q_against_returns(axes: Axes, evaluations: Table) -> None:
+def _q_against_returns(axes: Axes, evaluations: Columns) -> None:
     from matplotlib.colors import Normalize
     from matplotlib.lines import Line2D
     from matplotlib.ticker import EngFormatter
@@ -457,7 +455,7 @@ def _bias(bias: float) -> str:
     return f"mean Q - return = {bias:+.3g}, {verdict}"
 
 
-def _saturation(axes: Axes, gradients: Table) -> None:
+def _saturation(axes: Axes, gradients: Columns) -> None:
     title = "Can the gradient pass the tanh? Saturation of mu"
     if not _rows(gradients):
         return _say_no_looks(axes, title)
@@ -467,7 +465,7 @@ def _saturation(axes: Axes, gradients: Table) -> None:
     _over_steps(axes, title, "share of actions; slope")
 
 
-def _slope(axes: Axes, gradients: Table) -> None:
+def _slope(axes: Axes, gradients: Columns) -> None:
     title = "What does the critic send? dQ/da at mu(s)"
     if not _rows(gradients):
         return _say_no_looks(axes, title)
@@ -476,7 +474,7 @@ def _slope(axes: Axes, gradients: Table) -> None:
     _over_steps(axes, title, "|dQ/da|, return per action")
 
 
-def _td_error(axes: Axes, gradients: Table) -> None:
+def _td_error(axes: Axes, gradients: Columns) -> None:
     title = "Does the critic fit its targets? TD error"
     if not _rows(gradients):
         return _say_no_looks(axes, title)
@@ -490,7 +488,7 @@ def _td_error(axes: Axes, gradients: Table) -> None:
     _over_steps(axes, title, "Q - y, discounted return")
 
 
-def _dead_units(axes: Axes, gradients: Table) -> None:
+def _dead_units(axes: Axes, gradients: Columns) -> None:
     title = "Dead ReLUs: units that are 0 for a whole batch"
     if not _rows(gradients):
         return _say_no_looks(axes, title)
@@ -503,7 +501,7 @@ def _dead_units(axes: Axes, gradients: Table) -> None:
     _over_steps(axes, title, "share of a layer's units")
 
 
-def _distance(axes: Axes, gradients: Table) -> None:
+def _distance(axes: Axes, gradients: Columns) -> None:
     title = "How far behind are the targets?"
     if not _rows(gradients):
         return _say_no_looks(axes, title)
@@ -547,8 +545,8 @@ class _Run(NamedTuple):
 
     name: str
     number: int
-    progress: Table
-    evaluations: Table
+    progress: Columns
+    evaluations: Columns
 
 
 def _learning_curves(axes: Axes, env: str, runs: Sequence[_Run]) -> None:
@@ -611,7 +609,7 @@ def _shortened(name: str) -> str:
 # --- what the panels share --------------------------------------------------------------------------------------------
 
 
-def _rows(table: Table) -> int:
+def _rows(table: Columns) -> int:
     return len(table["step"]) if table else 0
 
 

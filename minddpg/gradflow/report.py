@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..agent import DDPG
-from ..gradcheck.report import finite
+from ..gradcheck import json_value
 from ..replay import Batch
 from ..runs.directory import RunInfo, load, load_batch, load_info, reward_range
 from ..runs.files import RunError, write_whole
-from ..runs.tables import load_table
+from ..runs.tables import Columns, load_table
 from . import canvas, flow_picture
 from .diagnosis import Statistics, diagnose
 from .tracing import HEADINGS, Hop, Trace, trace
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_FRAMES = 100  # of the slider, the saved agent's not counted
-Table = Mapping[str, npt.NDArray[np.float64]]
 
 
 def write_report(
@@ -63,7 +61,7 @@ def _versions(directory: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _figures(
-    directory: str | os.PathLike[str], agent: DDPG, batch: Batch, gradients: Table
+    directory: str | os.PathLike[str], agent: DDPG, batch: Batch, gradients: Columns
 ) -> Iterator[tuple[str, Figure]]:
     from .pictures import action_figure, history_figure, run_figure
 
@@ -73,7 +71,7 @@ def _figures(
     yield "The run", run_figure(directory)
 
 
-def _looks(gradients: Table) -> int:
+def _looks(gradients: Columns) -> int:
     return len(next(iter(gradients.values()), ()))
 
 
@@ -84,7 +82,7 @@ def report_html(
     info: RunInfo,
     versions: Mapping[str, str],
     traced: Trace,
-    gradients: Table,
+    gradients: Columns,
     pictures: Mapping[str, str],
 ) -> str:
     """The page. gradients: of gradients.csv. pictures: SVG documents by title.
@@ -125,7 +123,7 @@ def _script_hash(template: str) -> str:
 
 def _json(record: Any) -> str:
     """JSON that can stand in a <script>: ASCII, and nothing in it that HTML knows."""
-    text = json.dumps(finite(record), allow_nan=False, separators=(",", ":"))
+    text = json.dumps(json_value(record), allow_nan=False, separators=(",", ":"))
     return re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -214,7 +212,7 @@ def _place(place: flow_picture.Place) -> tuple[float, float, float, bool]:
     return place.x - place.width / 2, place.x + place.width / 2, flow_picture.HEIGHT - place.y, place.hangs
 
 
-def _frames(info: RunInfo, traced: Trace, gradients: Table) -> list[dict[str, Any]]:
+def _frames(info: RunInfo, traced: Trace, gradients: Columns) -> list[dict[str, Any]]:
     """What the slider shows, all of it as text and lengths, so that the page has no arithmetic of its own."""
     hops, n = flow_picture.drawn(traced), info.config.batch_size
     _check_columns(traced.statistics, gradients)
@@ -229,7 +227,7 @@ def _frames(info: RunInfo, traced: Trace, gradients: Table) -> list[dict[str, An
     return [*frames, _frame(info, hops, when, traced.updates, traced.n, rms, traced.statistics)]
 
 
-def _check_columns(row: Statistics, gradients: Table) -> None:
+def _check_columns(row: Statistics, gradients: Columns) -> None:
     missing = {"step", "updates", *row} - {*gradients}
     if gradients and missing:
         raise RunError(f"gradients.csv is damaged (it has no column {min(missing)}); restore it or train again")

@@ -14,7 +14,7 @@ import numpy as np
 from ..agent import DDPG
 from ..ddpg import actor_gradient
 from ..fast.jit import FloatArray
-from ..gradcheck.report import finite, tuple_text
+from ..gradcheck import json_value, tuple_text
 from ..networks import Network, named_parameters
 from ..replay import Batch
 from .diagnosis import Diagnosis, Statistics, diagnose, statistics
@@ -177,7 +177,7 @@ class Trace:
             "diagnoses": [diagnosis._asdict() for diagnosis in self.diagnoses],
             "hops": [hop_record(hop) for hop in self.hops],
         }
-        return json.dumps(finite(record), indent=2, allow_nan=False)
+        return json.dumps(json_value(record), indent=2, allow_nan=False)
 
 
 def hop_record(hop: Hop) -> dict[str, Any]:

@@ -24,6 +24,7 @@ MOST_TABLE = 1 << 32  # bytes
 WALL_CLOCK = ("seconds",)  # columns in which two runs of one seed may differ
 
 Row = Mapping[str, float]
+Columns = Mapping[str, npt.NDArray[np.float64]]  # some or all of a table, by name
 
 
 class Tables:
