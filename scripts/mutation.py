@@ -273,10 +273,21 @@ def sampled(jobs: list[Mutant], count: int) -> list[Mutant]:
 
 
 class Plugin:
-    """What pytest is told in a fork: which tests, in which order, how long each may take. first: the first failure."""
+    """What pytest is told in a fork: which tests, in which order, how long each may take. first: the first failure.
 
-    def __init__(self, order: list[str] | None = None, seconds: dict[str, float] | None = None, watch: Any = None):
+    watch: to be told which test runs; then those in `known` are left out, and none is begun after `until`.
+    """
+
+    def __init__(
+        self,
+        order: list[str] | None = None,
+        seconds: dict[str, float] | None = None,
+        watch: Any = None,
+        known: set[str] | None = None,
+        until: float = float("inf"),
+    ):
         self.order, self.seconds, self.watch, self.first = order, seconds or {}, watch, ""
+        self.known, self.until, self.whole = known or set(), until, True
         self.taken: dict[str, float] = {}
         self.failed: set[str] = set()
 
@@ -292,6 +303,11 @@ class Plugin:
         if self.order is not None:
             place = {name: i for i, name in enumerate(self.order)}
             items[:] = sorted((i for i in items if i.nodeid in place), key=lambda item: place[item.nodeid])
+        items[:] = [item for item in items if item.nodeid not in self.known]
+
+    def pytest_runtest_protocol(self, item: Any) -> None:
+        if time.monotonic() > self.until:
+            self.whole, item.session.shouldstop = False, "the time is up"
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._started = time.perf_counter()
@@ -338,12 +354,15 @@ def first_failure(tests: list[str], seconds: dict[str, float], compiled: bool) -
     return ""
 
 
-def covered_lines(file: str) -> dict[str, Any]:
-    """Run a test file. -> {test: [seconds, {module: lines it ran through}]}, and "failed": tests    In a fork only."""
+def covered_lines(file: str, known: set[str], until: float) -> dict[str, Any]:
+    """Run a test file, without those known, until the time is up.    In a fork only.
+
+    -> "tests": {test: [seconds, {module: lines it ran through}]}, "failed": tests, "whole": whether all were run
+    """
     import coverage
 
     watch = coverage.Coverage(data_file=None, config_file=False, source=["minddpg"])
-    plugin = Plugin(watch=watch)
+    plugin = Plugin(watch=watch, known=known, until=until)
     watch.start()
     pytest_on([file], plugin)
     watch.stop()
@@ -356,7 +375,7 @@ def covered_lines(file: str) -> dict[str, Any]:
                 if test in lines:
                     lines[test].setdefault(module, []).append(line)
     good = {name: [plugin.taken[name], lines[name]] for name in plugin.taken if name not in plugin.failed}
-    return {"tests": good, "failed": sorted(plugin.failed)}
+    return {"tests": good, "failed": sorted(plugin.failed & plugin.taken.keys()), "whole": plugin.whole}
 
 
 class Worker:
@@ -455,8 +474,8 @@ def work_through(tasks: Iterator[Task], workers: list[Worker], until: float) -> 
                 worker.start(task.work, task.jit, task.timeout)
                 busy[worker.reader] = worker, task
             if not busy:
-                return time.monotonic() < until
-            if time.monotonic() > until + 20:  # what is nearly done may finish
+                return next(tasks, None) is None
+            if time.monotonic() > until + 30:  # what is nearly done may finish
                 return False
             ready, _, _ = select.select(list(busy), [], [], 0.2)
             late = [reader for reader, (worker, _) in busy.items() if time.monotonic() > worker.deadline]
@@ -521,20 +540,28 @@ class Tests:
             if row["by"]:
                 self.kills[row["module"], row["by"]] += 1
 
-    def measure(self) -> Iterator[Task]:
+    def measure(self, until: float) -> Iterator[Task]:
         """Find out what the tests run through, where it is not known."""
         for number, (file, key) in enumerate(self.files.items(), 1):
-            if self.results.coverage.get(file, {}).get("key") == key:
+            entry = self.results.coverage.get(file, {})
+            if entry.get("key") != key:
+                entry = self.results.coverage[file] = {"key": key, "tests": {}, "failed": [], "whole": False}
+            if entry["whole"]:
                 continue
 
-            def done(result: Any, late: bool, file: str = file, key: str = key, number: int = number) -> None:
-                result = result or {"tests": {}, "failed": ["the whole file"]}
-                self.results.coverage[file] = {"key": key, **result}
+            def done(result: Any, late: bool, file: str = file, entry: Any = entry, number: int = number) -> None:
+                result = result or {"tests": {}, "failed": ["the whole file"], "whole": True}
+                entry["tests"].update(result["tests"])
+                entry["failed"] += result["failed"]
+                entry["whole"] = result["whole"]
                 self.results.save()
-                failed = f", without {len(result['failed'])} that fail or are skipped" if result["failed"] else ""
-                say(f"{file} ({number}/{len(self.files)}): {len(result['tests'])} tests{failed}")
+                failed = f", {len(entry['failed'])} fail or are skipped" if entry["failed"] else ""
+                more = "" if entry["whole"] else ", and more to come"
+                say(f"{file} ({number}/{len(self.files)}): {len(entry['tests'])} tests{failed}{more}")
 
-            yield Task(_nothing, lambda file=file: covered_lines(file), done, _nothing, 900)
+            known = {*entry["tests"], *entry["failed"]}
+            work = lambda file=file, known=known: covered_lines(file, known, until)  # noqa: E731
+            yield Task(_nothing, work, done, _nothing, 900)
 
     def index(self) -> None:
         """Tests by module and line, after `measure`."""
@@ -715,7 +742,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         workers = [Worker(Path(directory, str(number))) for number in range(args.workers)]
         tests = Tests(results, args.budget)
-        whole = work_through(tests.measure(), workers, until)
+        whole = work_through(tests.measure(until), workers, until)
         tests.index()
         whole = whole and work_through(test_all(jobs, tests), workers, until)
         results.save()
