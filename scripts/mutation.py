@@ -525,7 +525,7 @@ def refuse(message: str) -> NoReturn:
 class Tests:
     """The tests of the checkout, and which of them run through a mutant's line."""
 
-    def __init__(self, results: Results, budget: float):
+    def __init__(self, results: Results, budget: float, names: list[str]):
         self.results, self.budget, self.kills = results, budget, Counter()  # of (module, test)
         paths = sorted((ROOT / "tests").glob("*.py"))
         self.texts = {f"tests/{path.name}": path.read_bytes() for path in paths}
@@ -535,6 +535,7 @@ class Tests:
             name: digest(text + helpers + package)
             for name, text in self.texts.items()
             if "/test_" in name and Path(name).stem not in ELSEWHERE
+            if not names or Path(name).stem.removeprefix("test_") in names
         }
         for row in results.rows.values():
             if row["by"]:
@@ -701,6 +702,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--sample", type=int, metavar="N", help="a random sample of so many per folder, always the same"
     )
+    parser.add_argument("--tests", nargs="+", default=[], metavar="NAME",
+                        help="run tests/test_NAME.py of these alone; default: all")  # fmt: skip
     parser.add_argument("--results", type=Path, default=default, metavar="FILE", help=f"default: {default}")
     parser.add_argument("--budget", type=float, default=20, metavar="SECONDS", help="of tests per mutant; default: 20")
     parser.add_argument("--minutes", type=float, default=float("inf"), metavar="M", help="stop after so long")
@@ -717,6 +720,9 @@ def main() -> int:
     for name in args.modules:
         if name not in every:
             refuse(f"there is no minddpg/{name}.py to mutate")
+    for name in args.tests:
+        if not (ROOT / f"tests/test_{name}.py").is_file():
+            refuse(f"there is no tests/test_{name}.py")
     for name in args.folder:
         if name not in {folder_of(module) for module in every}:
             refuse(f"there is no folder {name} to mutate")
@@ -741,7 +747,7 @@ def main() -> int:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as directory:
         workers = [Worker(Path(directory, str(number))) for number in range(args.workers)]
-        tests = Tests(results, args.budget)
+        tests = Tests(results, args.budget, args.tests)
         whole = work_through(tests.measure(until), workers, until)
         tests.index()
         whole = whole and work_through(test_all(jobs, tests), workers, until)
