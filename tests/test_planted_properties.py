@@ -170,6 +170,14 @@ COMPILED = {
         "test_cache_properties.py::test_a_division_by_zero_raises_nothing_in_compiled_code",
     ),
 }
+UNSHRUNK = """
+from hypothesis import Phase, settings
+
+def pytest_pycollect_makemodule():
+    phases = Phase.explicit, Phase.generate  # an example that fails need not be made small
+    settings.register_profile("unshrunk", settings.get_profile("default"), phases=phases)
+    settings.load_profile("unshrunk")
+"""
 EVERY = {**FAULTS, **COMPILED}
 
 
@@ -199,7 +207,9 @@ def test_a_planted_fault_is_noticed(name, tmp_path):
     file, _, test = EVERY[name]
     shutil.copytree(PACKAGE, tmp_path / "minddpg")
     (tmp_path / "minddpg" / file).write_text(spoilt(name))
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'tmp'}"]
+    (tmp_path / "unshrunk.py").write_text(UNSHRUNK)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "unshrunk"]
+    command.append(f"--basetemp={tmp_path / 'tmp'}")
     changes = {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     if name in FAULTS:
         changes["NUMBA_DISABLE_JIT"] = "1"
