@@ -418,7 +418,8 @@ class Worker:
         import numba
 
         signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job; tests raise it
-        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        for number in (signal.SIGPROF, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_AS, (2 * MEMORY, 2 * MEMORY) if jit else (MEMORY, MEMORY))
         silent = os.open(os.devnull, os.O_RDWR)
         for stream in range(3):
@@ -747,6 +748,7 @@ def main() -> int:
     if path.is_relative_to(ROOT):
         refuse(f"{args.results} is inside the checkout; keep results elsewhere")
     results = Results(path)  # a file that does not fit is refused now
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(3))  # and so end the forks
     os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
     for name in ("numpy", "numba", "gymnasium", "hypothesis", "pytest", "coverage", "numba.core.codegen"):
         importlib.import_module(name)
