@@ -2,11 +2,14 @@
 
 import itertools
 
+import numpy as np
 import pytest
 from conftest import JIT
+from hypothesis import given
+from hypothesis import strategies as st
 
 from minddpg.fast import cache
-from minddpg.fast.jit import jit
+from minddpg.fast.jit import each, jit, where
 
 
 @pytest.fixture
@@ -30,9 +33,10 @@ def test_every_source_counts(directory, tmp_path):
             seen.append(directory())
         path.write_text(before)
         assert directory() == seen[0]
-    renamed = (package / "runs" / "b.py").rename(package / "runs" / "deep" / "b.py")
-    seen.append(directory())
-    renamed.rename(package / "runs" / "b.py")
+    for name in ("deep/b.py", "bb.py"):  # in another order, and in the same
+        renamed = (package / "runs" / "b.py").rename(package / "runs" / name)
+        seen.append(directory())
+        renamed.rename(package / "runs" / "b.py")
     (package / "runs" / "deep" / "new.py").touch()
     seen.append(directory())
     (package / "runs" / "deep" / "new.py").unlink()
@@ -81,3 +85,64 @@ def test_a_division_by_zero_raises_nothing_in_compiled_code():
 
     assert quotient(1.0, 0.0) == float("inf")
     assert quotient(0.0, 0.0) != quotient(0.0, 0.0)
+
+
+@jit
+def in_order(values):
+    total = values.dtype.type(0)
+    for i in range(len(values)):
+        total += values[i]
+    return total
+
+
+@jit(fastmath={"reassoc"})
+def in_any_order(values):
+    total = values.dtype.type(0)
+    for i in range(len(values)):
+        total += values[i]
+    return total
+
+
+def test_sums_keep_their_order_unless_they_say_otherwise():
+    """So that results are the same on every CPU; and that who allows another order has the faster loop."""
+    values = np.random.default_rng(0).standard_normal(1_000).astype(np.float32) * 1e4
+    one_by_one = np.add.accumulate(values)[-1]
+    assert in_order(values) == one_by_one
+    assert in_any_order(values) == pytest.approx(float(np.sum(values, dtype=np.float64)), rel=1e-3)
+    if JIT:
+        assert in_any_order(values) != one_by_one
+
+
+def test_a_nan_is_one_in_compiled_code():
+    @jit
+    def finite_sum(values):
+        total = 0.0
+        for i in range(len(values)):
+            if values[i] == values[i] and abs(values[i]) != np.inf:
+                total += values[i]
+        return total
+
+    assert finite_sum(np.array([1.0, np.nan, 2.0, np.inf, -np.inf])) == 3.0
+
+
+@given(
+    values=st.lists(st.floats(allow_nan=True, width=32), max_size=19),
+    other=st.floats(-4, 4, width=32),
+    dtype=st.sampled_from(["float32", "float64"]),
+)
+def test_each_and_where_are_the_loop_they_stand_for(values, other, dtype):
+    """NaN, infinities, -0 and nothing at all included."""
+    x, bound = np.array(values, dtype), np.dtype(dtype).type(other)
+    expected = np.array([bound if v < bound else v for v in x], dtype)
+    found = bounded(x, bound)
+    assert found.dtype == x.dtype
+    assert found.tobytes() == expected.tobytes() or np.isnan(x).any()
+    np.testing.assert_array_equal(found, expected)
+
+
+@jit
+def bounded(x, bound):
+    out = np.full_like(x, 9)
+    for i in each(x):
+        out[i] = where(x[i] < bound, bound, x[i])
+    return out

@@ -50,6 +50,8 @@ def test_ornstein_uhlenbeck_noise_over_components_and_lags(act_dim, theta):
     noise = new_noise(Config(noise="ou", noise_std=0.3, noise_theta=theta), act_dim, np.random.default_rng(2))
     rows = np.array([np.zeros(act_dim), *(noise.sample() for _ in range(N))])
     assert_independent(rows[1:] - (1 - theta) * rows[:-1], 0.3)
+    kept = np.sum(rows[1:] * rows[:-1], axis=0) / np.sum(rows[:-1] ** 2, axis=0)
+    np.testing.assert_allclose(kept, 1 - theta, atol=6 * np.sqrt((1 - (1 - theta) ** 2) / N))
     if theta >= 0.15:  # slower ones settle too late for so few
         settled = rows[200:]
         np.testing.assert_allclose(settled.std(axis=0), 0.3 / np.sqrt(theta * (2 - theta)), rtol=0.2)

@@ -11,18 +11,18 @@ import minddpg
 from minddpg import Config
 from minddpg.training import Stop, stop_on_signal
 
-NAMES = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+SIGNALS = {name: getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)}
+NAMES = list(SIGNALS)
 TINY = Config(steps=60, hidden_sizes=(4,), batch_size=4, learning_starts=20, evaluate_every=0, diagnose_every=0)
 
 
 @pytest.fixture(params=NAMES)
 def number(request):
-    """A signal, which the test's own handler handles before and after."""
-    number = getattr(signal, request.param)
-    before = signal.signal(number, handler)
+    """A signal; the test's own handler handles all of them before and after."""
+    before = {number: signal.signal(number, handler) for number in SIGNALS.values()}
     HANDLED.clear()
-    yield number
-    assert signal.signal(number, before) is handler
+    yield SIGNALS[request.param]
+    assert [signal.signal(number, earlier) for number, earlier in before.items()] == [handler] * len(before)
 
 
 HANDLED = []
@@ -52,8 +52,7 @@ def test_a_step_is_finished(number, at, tmp_path):
 
 
 def test_a_second_one_of_any_kind_is_handled_as_before(number):
-    for first in NAMES:
-        first = getattr(signal, first)
+    for first in SIGNALS.values():
         HANDLED.clear()
         with stop_on_signal(Stop()) as stop:
             signal.raise_signal(first)
@@ -73,7 +72,7 @@ def test_after_an_error_signals_are_handled_as_before(number):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_ignored_stays_ignored(name):
-    number = getattr(signal, name)
+    number = SIGNALS[name]
     before = signal.signal(number, signal.SIG_IGN)
     try:
         with stop_on_signal(Stop()) as stop:
