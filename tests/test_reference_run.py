@@ -12,8 +12,9 @@ import gymnasium
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_exact_resume import assert_equal_files, files
 
-from minddpg import Config, train
+from minddpg import Config, resume, train
 from minddpg.ddpg import Losses
 from minddpg.environment import make_environments
 from minddpg.seeds import episode_seed, evaluation_seed
@@ -271,6 +272,21 @@ def test_a_whole_training_is_what_was_planned(config, every, episodes, seed):
 
 def within(act):
     return np.clip(LOW + (act.astype(float) + 1) / 2 * (HIGH - LOW), LOW, HIGH)
+
+
+@settings(max_examples=4)
+@given(config=CONFIGS, cut=st.sampled_from([24, 30, 42]), seed=st.integers(0, 99))
+def test_a_run_cut_anywhere_leaves_the_files_of_the_whole(tmp_path_factory, config, cut, seed):
+    """Also in the middle of episodes of an environment whose state cannot be read: they are played again."""
+    out = tmp_path_factory.mktemp("runs")
+    config = config.replace(steps=60, evaluate_every=27, evaluation_episodes=1, diagnose_every=7)
+    whole = train(lambda: Diary([]), config, seed=seed, out=out / "whole")
+    train(lambda: Diary([]), config.replace(steps=cut), seed=seed, out=out / "cut")
+    again = resume(out / "cut", 60, lambda: Diary([]))
+    assert_equal_files(files(out / "cut"), files(out / "whole"))
+    strip = [[{k: v for k, v in row.items() if k != "seconds"} for row in result.history] for result in (again, whole)]
+    assert repr(strip[0]) == repr(strip[1])
+    assert again.evaluations == whole.evaluations
 
 
 def test_every_episode_has_a_start_of_its_own():
