@@ -22,7 +22,7 @@ UPDATES = "test_random_properties.py::test_updates_draw_whole_batches_from_all_t
 GAUSSIAN = "test_random_properties.py::test_gaussian_noise_over_components_and_lags"
 OU = "test_random_properties.py::test_ornstein_uhlenbeck_noise_over_components_and_lags"
 UNIFORM = "test_random_properties.py::test_uniform_actions_over_components_environments_and_time"
-TILE = "test_matmul_properties.py::test_every_shape_at_every_edge_of_the_tile"
+TILE = "test_matmul.py::test_every_shape_at_every_edge_of_the_tile"
 SOURCES = "test_cache_properties.py::test_every_source_counts"
 
 FAULTS = {  # name: (file, {right: wrong}, test)
