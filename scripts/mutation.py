@@ -54,7 +54,7 @@ COMPILED = {  # the tests of lines that exist only compiled
 }
 COMPILED_SECONDS = 300  # that these take at most
 MEMORY = 8 << 30  # bytes of address space: a mutant may ask for any amount
-FIRST = 10  # tests to run before the others are even imported
+FIRST = 4  # tests to run before the others are even imported
 
 SWAPS: dict[type[ast.AST], list[type[ast.AST]]] = {
     ast.Add: [ast.Sub], ast.Sub: [ast.Add], ast.Mult: [ast.Div], ast.Div: [ast.Mult], ast.FloorDiv: [ast.Mult],
@@ -434,14 +434,16 @@ class Worker:
             os.environ["NUMBA_DISABLE_JIT"] = "1"
             numba.config.DISABLE_JIT = 1
 
-    def end(self) -> Any:
-        """Read the result, None where there is none, and clear up."""
-        content = b""
+    def end(self) -> tuple[Any, bool]:
+        """Read the result and clear up.    -> it, None where there is none; whether it took too long"""
+        content, late = b"", True
         if select.select([self.reader], [], [], 0)[0]:
             while part := os.read(self.reader, 1 << 20):
                 content += part
+            ended = os.waitid(os.P_PID, self.child, os.WEXITED | os.WNOWAIT)
+            late = bool(ended and ended.si_status == signal.SIGPROF)
         self.kill()
-        return json.loads(content) if content else None
+        return (json.loads(content) if content else None), late
 
     def kill(self) -> None:
         """End the fork and all that it started."""
@@ -487,9 +489,9 @@ def work_through(tasks: Iterator[Task], workers: list[Worker], until: float) -> 
             late = [reader for reader, (worker, _) in busy.items() if time.monotonic() > worker.deadline]
             for reader in {*ready, *late}:
                 worker, task = busy.pop(reader)
-                result = worker.end()
+                result, late = worker.end()
                 task.restore(worker.directory)
-                task.done(result, result is None)
+                task.done(result, late)
                 free.append(worker)
     finally:
         for worker, task in busy.values():
@@ -509,6 +511,7 @@ class Results:
             known = json.loads(path.read_text()) if path.exists() else {}
             self.coverage: dict[str, dict[str, Any]] = dict(known.get("coverage", {}))
             self.rows: dict[str, dict[str, Any]] = dict(known.get("rows", {}))
+            self.sound: dict[str, str] = dict(known.get("sound", {}))  # modules whose tests pass without a change
             if not all({"module", "outcome", "tests"} <= set(row) for row in self.rows.values()):
                 raise ValueError("rows without an outcome")
         except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -518,7 +521,7 @@ class Results:
         """Write the file, whole; at most every ten seconds unless it is to be now."""
         if now or time.monotonic() > self.saved + 10:
             partial = self.path.with_name(self.path.name + ".partial")
-            partial.write_text(json.dumps({"coverage": self.coverage, "rows": self.rows}))
+            partial.write_text(json.dumps({"coverage": self.coverage, "rows": self.rows, "sound": self.sound}))
             partial.replace(self.path)
             self.saved = time.monotonic()
 
@@ -581,20 +584,24 @@ class Tests:
                     for line in lines:
                         self.by_line.setdefault((module, line), set()).add(test)
 
-    def of(self, mutant: Mutant) -> list[str]:
-        """The tests that run through it, as many as the budget allows, in the order in which they should run.
+    def through(self, mutant: Mutant) -> set[str]:
+        """The tests that run through it.
 
         What runs at import alone, such as a default, is tested by what runs through the function or module around it.
         """
-        if mutant.compiled:
-            return COMPILED.get(mutant.module, [])
         found: set[str] = set()
         for first, last in (mutant.statement, mutant.scope, (1, mutant.source.count("\n") + 1)):
             for line in range(first, last + 1):
                 found |= self.by_line.get((mutant.module, line), set())
             if found:
                 break
-        own = f"test_{mutant.module.rpartition('/')[2]}"
+        return found
+
+    def of(self, mutant: Mutant) -> list[str]:
+        """These tests, as many as the budget allows, in the order in which they should run."""
+        if mutant.compiled:
+            return COMPILED.get(mutant.module, [])
+        found, own = self.through(mutant), f"test_{mutant.module.rpartition('/')[2]}"
         order = sorted(found, key=lambda test: (-min(3, self.kills[mutant.module, test]), own not in test,
                                                 self.seconds[test], test))  # fmt: skip
         chosen, left = [], self.budget
@@ -604,8 +611,9 @@ class Tests:
                 chosen.append(test)
         return chosen
 
-    def state(self, tests: list[str]) -> str:
+    def state(self, mutant: Mutant) -> str:
         """A hash of them: where it is another one, what survived is tested again."""
+        tests = COMPILED.get(mutant.module, []) if mutant.compiled else self.through(mutant)
         files = sorted({test.partition("::")[0] for test in tests})
         return digest("".join([*sorted(tests), *(digest(self.texts[file]) for file in files)]).encode())
 
@@ -621,34 +629,40 @@ def say(text: str) -> None:
 def test_all(jobs: list[Mutant], tests: Tests) -> Iterator[Task]:
     """A task per mutant whose outcome is not known; before the first of a module, the module as it is."""
     rows, started = tests.results.rows, time.monotonic()
-    left = []
+    left, asked = [], set()
     for mutant in jobs:
         row = rows.get(mutant.key)
-        if row is None or (row["outcome"] == "survived" and row["tests"] != tests.state(tests.of(mutant))):
+        if row is None or (row["outcome"] == "survived" and row["tests"] != tests.state(mutant)):
             left.append(mutant)
     say(f"{len(jobs)} mutants, {len(left)} of them to test")
-    sound: set[str] = set()
     for number, mutant in enumerate(left, 1):
         source = (ROOT / f"minddpg/{mutant.module}.py").read_text()
         jobs_here = [mutant]
-        if mutant.module not in sound and not mutant.compiled:
-            sound.add(mutant.module)
-            jobs_here.insert(0, Mutant(mutant.module, 0, "", source, (0, -1), (0, -1)))
+        whole = Mutant(mutant.module, 0, "", source, (0, -1), (0, -1))
+        state = digest(f"{source}{tests.state(whole)}".encode())
+        if not mutant.compiled and mutant.module not in asked and tests.results.sound.get(mutant.module) != state:
+            asked.add(mutant.module)
+            jobs_here.insert(0, whole)
         for job in jobs_here:
             chosen = tests.of(job)
 
             def done(
-                result: Any, late: bool, job: Mutant = job, chosen: list[str] = chosen, number: int = number
+                result: Any,
+                late: bool,
+                job: Mutant = job,
+                number: int = number,
+                state: str = state,
             ) -> None:
-                outcome = "timeout" if late else "killed" if result else "survived"
+                by = "the interpreter" if result is None else result  # it ended without an answer
+                outcome = "timeout" if late else "killed" if by else "survived"
                 if not job.line:
                     if outcome != "survived":
                         refuse(f"{job.module} without any change: {result or 'a test that does not end'} fails")
+                    tests.results.sound[job.module] = state
                     return
-                if result:
-                    tests.kills[job.module, result] += 1
+                tests.kills[job.module, by] += outcome == "killed"
                 rows[job.key] = {"module": job.module, "line": job.line, "change": job.change, "outcome": outcome,
-                                 "by": result or "", "tests": tests.state(chosen)}  # fmt: skip
+                                 "by": "" if late else by, "tests": tests.state(job)}  # fmt: skip
                 tests.results.save(now=False)
                 if number % 20 == 0:
                     minutes = (time.monotonic() - started) / number * (len(left) - number) / 60

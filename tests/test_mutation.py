@@ -2,7 +2,11 @@
 
 import importlib.util
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -112,6 +116,48 @@ def test_a_mutant_meets_the_tests_that_run_through_its_line(tmp_path):
     assert tests.of(mutation.mutants("any", SOURCE)[-3]) == [quick, slow]
     results.save()
     assert mutation.Results(tmp_path / "results.json").coverage == results.coverage
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of a fork beside threads
+def test_what_ends_crashes_or_hangs_is_told_apart(tmp_path, monkeypatch):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "file.py").write_text("as it is")
+    monkeypatch.setattr(mutation, "ROOT", tmp_path / "root")
+
+    def spin():
+        signal.setitimer(signal.ITIMER_PROF, 0.05)
+        while True:
+            pass
+
+    kinds = {
+        "answers": lambda: [Path("file.py").read_text()],
+        "crashes": lambda: os.kill(os.getpid(), signal.SIGKILL),
+        "spins": spin,
+        "hangs": lambda: time.sleep(100),
+        "leaves a process": lambda: subprocess.Popen(["sleep", "100"]).pid,
+    }
+    found = {}
+
+    def tasks():
+        for name, work in kinds.items():
+            yield mutation.Task(
+                lambda directory: (directory / "file.py").write_text("spoilt"),
+                work,
+                lambda result, late, name=name: found.update({name: (result, late)}),
+                lambda directory: (directory / "file.py").write_text("as it is"),
+                1.0 if name == "hangs" else 60.0,
+            )
+
+    workers = [mutation.Worker(tmp_path / str(number)) for number in range(2)]
+    assert mutation.work_through(tasks(), workers, time.monotonic() + 60)
+    pid, _ = found.pop("leaves a process")
+    assert found == {
+        "answers": (["spoilt"], False), "crashes": (None, False), "spins": (None, True), "hangs": (None, True)
+    }  # fmt: skip
+    assert [(worker.directory / "file.py").read_text() for worker in workers] == ["as it is"] * 2
+    assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text()
+    assert not mutation.work_through(tasks(), workers, time.monotonic() - 100)
 
 
 def test_the_equivalent_mutants_still_exist():
