@@ -635,6 +635,7 @@ def test_all(jobs: list[Mutant], tests: Tests) -> Iterator[Task]:
         if row is None or (row["outcome"] == "survived" and row["tests"] != tests.state(mutant)):
             left.append(mutant)
     say(f"{len(jobs)} mutants, {len(left)} of them to test")
+    left.sort(key=lambda mutant: mutant.key)  # at random: what is known so far is a fair sample of the whole
     for number, mutant in enumerate(left, 1):
         source = (ROOT / f"minddpg/{mutant.module}.py").read_text()
         jobs_here = [mutant]
