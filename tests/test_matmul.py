@@ -1,9 +1,9 @@
-"""The three products against NumPy, on every kind of shape: thin, at every edge of this CPU's tile, large."""
+"""The three products against NumPy, on every kind of shape: thin, around the tile's edges, large."""
 
-import itertools
 import platform
 import subprocess
 import sys
+from itertools import product as product_of
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +84,7 @@ def test_every_shape_at_every_edge_of_the_tile(dtype):
     heights = edges(room.ROWS)
     widths = sorted({*edges(width), *edges(lanes, (1, 3))})
     depths = sorted({1, 3, 4, 5, *edges(lanes, (1, 2)), width + 1})
-    for m, n, k in itertools.product(heights, widths, depths):
+    for m, n, k in product_of(heights, widths, depths):
         a, b = (x.astype(dtype) for x in operands(m, k, n))
         expected = (a.astype(float) @ b.astype(float)).astype(dtype)
         a_t, b_t = a.T.copy(), b.T.copy()
@@ -100,7 +100,7 @@ def test_every_shape_at_every_edge_of_the_tile(dtype):
 def test_what_is_not_finite_spoils_its_own_row_or_column_alone(dtype, value):
     """Whichever way the product is formed: no sum is taken for finite, none passes it on."""
     width = room.VECTORS * room.VECTOR_BYTES // np.dtype(dtype).itemsize
-    for m, n, k in itertools.product((1, room.ROWS + 1), (1, 3, width + 1), (1, 9)):
+    for m, n, k in product_of((1, room.ROWS + 1), (1, 3, width + 1), (1, 9)):
         a, b = np.ones((m, k), dtype), np.ones((k, n), dtype)
         for spoilt, where in ((a, (m - 1, k - 1)), (b, (k - 1, n - 1))):
             kept, spoilt[where] = spoilt[where], value
