@@ -25,6 +25,7 @@ UNIFORM = "test_random_properties.py::test_uniform_actions_over_components_envir
 TILE = "test_matmul.py::test_every_shape_at_every_edge_of_the_tile"
 SOURCES = "test_cache_properties.py::test_every_source_counts"
 
+EMPTY = 'add a transition before drawing")\n'
 FAULTS = {  # name: (file, {right: wrong}, test)
     "the buffer is never smaller than the steps": (
         "training.py",
@@ -108,14 +109,14 @@ FAULTS = {  # name: (file, {right: wrong}, test)
     "the newest is never drawn once the ring is full": (
         "replay.py",
         {
-            "return rng.integers(self.size, size=batch_size)": "full = self.size == self.capacity > 1\n"
-            "        return (self.added * full + rng.integers(self.size - full, size=batch_size)) % self.capacity"
+            EMPTY: EMPTY + "        if self.size == self.capacity > 1:\n"
+            "            return (self.added + rng.integers(self.size - 1, size=batch_size)) % self.capacity\n"
         },
         DRAWS,
     ),
     "a batch of at most the replay's size": (
         "replay.py",
-        {"size=batch_size)": "size=min(batch_size, self.size))"},
+        {EMPTY: EMPTY + "        batch_size = min(batch_size, self.size)\n"},
         UPDATES,
     ),
     "float64 agents see float32": (
@@ -166,7 +167,7 @@ COMPILED = {
     ),
     "a division by zero raises": (
         "fast/jit.py",
-        {'error_model="numpy", fastmath=fastmath)\n    if CACHE': "fastmath=fastmath)\n    if CACHE"},
+        {'compiled = numba.njit(function, error_model="numpy", ': "compiled = numba.njit(function, "},
         "test_cache_properties.py::test_a_division_by_zero_raises_nothing_in_compiled_code",
     ),
 }
