@@ -612,10 +612,12 @@ class Tests:
         return chosen
 
     def state(self, mutant: Mutant) -> str:
-        """A hash of them: where it is another one, what survived is tested again."""
+        """A hash of them and of the budget: where it is another one, what survived is tested again."""
         tests = COMPILED.get(mutant.module, []) if mutant.compiled else self.through(mutant)
         files = sorted({test.partition("::")[0] for test in tests})
-        return digest("".join([*sorted(tests), *(digest(self.texts[file]) for file in files)]).encode())
+        return digest(
+            "".join([f"{self.budget:g}", *sorted(tests), *(digest(self.texts[file]) for file in files)]).encode()
+        )
 
 
 def _nothing(directory: Path) -> None:

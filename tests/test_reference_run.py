@@ -10,11 +10,12 @@ from collections import deque
 
 import gymnasium
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_exact_resume import assert_equal_files, files
 
-from minddpg import Config, resume, train
+from minddpg import Config, ConfigError, resume, train, training
 from minddpg.ddpg import Losses
 from minddpg.environment import make_environments
 from minddpg.seeds import episode_seed, evaluation_seed
@@ -296,3 +297,19 @@ def test_every_episode_has_a_start_of_its_own():
     assert len(set(seeds)) == len(seeds)
     assert all(type(seed) is int and 0 <= seed < 2**31 for seed in seeds)
     assert max(seeds) > 2**30  # not the run's own, nor near it
+    for wrong in (-1, True, 0.5):
+        with pytest.raises(ConfigError, match="seed must be a whole number"):
+            episode_seed(wrong, 0, 0)
+        with pytest.raises(ConfigError, match="seed must be a whole number"):
+            evaluation_seed(wrong, 0)
+
+
+@pytest.mark.parametrize(("buffer_size", "rows"), [(9, 9), (46, 46), (1000, 46)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_memory_is_asked_for_as_much_as_will_be_held(monkeypatch, buffer_size, rows, dtype):
+    """Of three dimensions that differ; two environments may make one step more than planned."""
+    asked = []
+    monkeypatch.setattr(training, "check_memory", lambda *args: asked.append(args[0]))
+    config = Config(steps=45, hidden_sizes=(), learning_starts=0, batch_size=1, buffer_size=buffer_size, num_envs=2)
+    run = Run(make_environments(lambda: Diary([]), dtype, 2), config.replace(dtype=dtype))
+    assert asked == [run.replay.nbytes] == [rows * ((6 + 2 + 1 + 6) * (4 if dtype == "float32" else 8) + 1)]
