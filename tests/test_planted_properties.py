@@ -1,4 +1,4 @@
-"""Faults of meaning, planted one at a time into a copy of the package: each named test must fail by a comparison.
+"""Faults of meaning, planted one at a time into a copy of the package: each named test must fail.
 
 Those that a sceptic planted and no test noticed: of the training half, its random numbers, files and compiled code.
 That every line to spoil is still there is checked always; that the test fails, with `pytest -m slow`.
