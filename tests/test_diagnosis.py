@@ -61,14 +61,17 @@ def test_every_number_equals_the_twins(seed):
         inputs = naive.forward(nets[name], batch.obs)[1] if name == "actor" else None
         after = naive.layers_of(moved.state_dict(), name)
         for layer, (w, b) in enumerate(nets[name]):
-            size = np.sqrt(np.sum(w**2) + np.sum(b**2))
+            elements, size = w.size + b.size, np.sqrt(np.sum(w**2) + np.sum(b**2))
             dw, db = gradients[name][layer]
             step = np.sqrt(np.sum((after[layer][0] - w) ** 2) + np.sum((after[layer][1] - b) ** 2))
-            expected[f"{name}.{layer}.weight_norm"] = size
-            expected[f"{name}.{layer}.gradient_norm"] = np.sqrt(np.sum(dw**2) + np.sum(db**2))
+            expected[f"{name}.{layer}.weight_rms"] = size / np.sqrt(elements)
+            expected[f"{name}.{layer}.gradient_rms"] = np.sqrt((np.sum(dw**2) + np.sum(db**2)) / elements)
             expected[f"{name}.{layer}.step_share"] = step / size
             if inputs is not None and layer < len(nets[name]) - 1:
                 expected[f"{name}.{layer}.dead"] = np.mean(~inputs[layer + 1].any(axis=0))
+                expected[f"{name}.{layer}.shut"] = np.mean(inputs[layer + 1] == 0)
+    joined = critic[config.action_layer][0][-agent.act_dim :]
+    expected["action.weight_rms"] = np.sqrt(np.mean(joined**2))
     for name, value in expected.items():
         assert row[name] == pytest.approx(value, rel=1e-6, abs=1e-10), name
 
