@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -18,6 +19,7 @@ from ..fast.jit import FloatArray
 from ..gradcheck.report import finite, tuple_text
 from ..networks import Network, named_parameters
 from ..replay import Batch
+from ..runs.directory import load, load_batch, load_info, reward_range
 from ..showing import html_table, text_table
 from .diagnosis import Diagnosis, Statistics, diagnose, explain, statistics
 from .four_routes import Chain, Routes, compare
@@ -266,6 +268,14 @@ def trace(agent: DDPG, batch: Batch, routes: bool = True, rewards: tuple[float, 
     compared = compare(chain) if routes else None
     found = tuple(diagnose(row))
     return Trace(tuple(hops), climb, compared, row, found, agent.actor.params.size, agent.updates)
+
+
+def trace_run(
+    directory: str | os.PathLike[str], batch_size: int | None = None, seed: int = 0, routes: bool = True
+) -> Trace:
+    """Trace a run's agent on transitions it learnt from. batch_size None: the run's own. Raises RunError."""
+    n = batch_size or load_info(directory).config.batch_size
+    return trace(load(directory), load_batch(directory, n, seed), routes, reward_range(directory))
 
 
 def _exact(network: Network) -> Network:
