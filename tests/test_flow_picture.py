@@ -157,7 +157,7 @@ def test_the_worst_hop_is_framed_and_told_and_the_others_are_not(change):
     assert red == [f"factor:{worst}"]
     assert by_id["headline"].get_text() == trace.story.headline
     assert by_id["shares"].get_text() == trace.story.shares
-    frame, arrow = (by_id[f"{kind}:{worst}"].get_window_extent() for kind in ("mark", "head"))
+    frame, arrow = (by_id[f"{kind}:{worst}"].get_window_extent() for kind in ("mark", "arrow"))
     assert frame.overlaps(arrow)
 
 

@@ -79,7 +79,8 @@ def test_where_it_dies_and_where_it_only_grows():
     agent, batch = agent_and_batch()
     row = {name: 2.0**i for i, name in enumerate(f"rms.{n}" for n in way_of(row_of(agent, batch)))}
     assert str(tell(row)).startswith("shrinks nowhere (least growth: ")
-    assert str(tell({**row, "rms.dact": math.nan})).startswith("the gradient is not finite; ")
+    assert str(tell({**row, "rms.dact": math.nan})).startswith("the gradient is not finite, or 0 from the start; ")
+    assert str(tell(dict.fromkeys(row, 0.0))).startswith("the gradient is not finite, or 0 from the start; ")
 
 
 def test_a_table_of_an_earlier_version_is_told_without_causes():

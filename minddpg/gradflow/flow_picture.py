@@ -379,7 +379,7 @@ def _bar(axes: Any, hop: Hop, p: Plan, look: Stroke) -> None:
     if y == BACKWARD:
         first = y + HALF + 2.6 * LINE
     else:
-        first = y - (THICKEST + 0.5 * LINE if hangs else PLAIN_THICKNESS / 2 + 1.1 * LINE)
+        first = y - (THICKEST + 0.8 * LINE if hangs else PLAIN_THICKNESS / 2 + 1.1 * LINE)
     _text(axes, x, first, hop.name, f"name:{hop.name}", fontsize=MIDDLE, weight="bold")
     _text(axes, x, first - LINE, shape_text(hop), f"shape:{hop.name}", fontsize=MIDDLE)
     _text(axes, x, first - 2 * LINE, rms_text(hop.rms), f"rms:{hop.name}", fontsize=MIDDLE)

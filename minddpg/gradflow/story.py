@@ -60,7 +60,7 @@ class Story(NamedTuple):
     def headline(self) -> str:
         """The worst hop."""
         if math.isnan(self.factor):
-            return "the gradient is not finite"
+            return "the gradient is not finite, or 0 from the start"
         why = f": {self.why}" if self.why else ""
         if self.died:
             return f"dies at {self.where}{why}"
@@ -87,7 +87,7 @@ def tell(row: Mapping[str, float]) -> Story:
     hops = {name: factor(way[before], way[name]) for before, name in pairwise(way)}
     known = {name: x for name, x in hops.items() if not math.isnan(x)}
     worst = min(known, key=lambda name: known[name]) if known else "dq"
-    if not all(map(math.isfinite, way.values())):
+    if not known or not all(map(math.isfinite, way.values())):
         return Story(worst, math.nan, "", "", math.nan, math.nan, math.nan)
     where, why = place(worst, row)
     return Story(worst, known.get(worst, math.nan), where, why, factor(dq, end), factor(dq, dact), factor(dact, end))
