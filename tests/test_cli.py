@@ -465,6 +465,7 @@ def test_gradflow_of_a_fresh_agent_and_of_a_run(capsys, tmp_path):
     assert "10  mean Q(s, mu(s)) rises" in out
     assert "(d) Jacobian" in out
     assert out.rstrip().endswith("nothing is visibly wrong")
+    assert re.search(r"^shrinks most at .*;$", out, re.M)
 
     status, _, err = run(capsys, "train", *SHORT, "--out", "run", "--quiet", "--diagnose-every", "50")
     assert status == 0, err
@@ -477,15 +478,13 @@ def test_gradflow_of_a_fresh_agent_and_of_a_run(capsys, tmp_path):
     assert record["hops"] == json.loads(expected.to_json())["hops"]
     assert record["statistics"]["rew_low"] == directory.reward_range("run")[0] < -5
 
-    status, out, err = run(capsys, "gradflow", "run")  # the run's own size, as gradients.csv has it
-    assert f"batch of {minddpg.load('run').config.batch_size}\n" in out
-    assert re.search(r"^(shrinks most|dies) at .*;$", out, re.M)
-    status, out, err = run(capsys, "gradflow", "run", "--batch-size", "5000")
-    assert (status, "asked for 5,000, but no more transitions are kept of the run" in out) == (0, True), err
-
     status, out, err = run(capsys, "gradflow", "run", "--mistakes")
     assert status == 0, err
+    assert f"batch of {minddpg.load('run').config.batch_size}\n" in out  # the run's own, as gradients.csv has it
+    assert "no more transitions are kept" not in out
     assert re.search(r"^replayed action +\S+ \(\S+ to \S+\)", out, re.M)
+    status, out, err = run(capsys, "gradflow", "run", "--mistakes", "--batch-size", "5000")
+    assert (status, "asked for 5,000, but no more transitions are kept of the run" in out) == (0, True), err
     status, out, err = run(capsys, "gradflow", "run", "--mistakes", "--json")
     spread = next(e for e in json.loads(out)["effects"] if e["mistake"] == "replayed action")["cosine"]
     assert spread["low"] <= spread["median"] <= spread["high"]

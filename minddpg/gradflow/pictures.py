@@ -464,7 +464,7 @@ def _q_against_returns(axes: Axes, evaluations: Table) -> None:
 
     title = "Is Q right? Q against the return that followed"
     if not _rows(evaluations):
-        return _say(axes, title, "no evaluations in this run (evaluations.csv):\ntrain with --evaluations 10")
+        return _say(axes, title, "no evaluations in this run (evaluations.csv):\ntrain with --evaluate-every 2000")
     finite = np.isfinite(evaluations["q"]) & np.isfinite(evaluations["discounted_return"])
     if not finite.any():
         return _say(axes, title, "Q is no finite number in any evaluation (evaluations.csv)")
