@@ -71,7 +71,7 @@ def test_every_hop_has_its_bar_and_texts_and_nothing_overlaps(hidden_sizes, acti
         look = stroke(hop.rms, scale)
         height, paint = look.thickness, colour(look.colour)
         if not is_gradient(hop.name):
-            height, paint = flow_picture.PLAIN_THICKNESS, flow_picture.PLAIN
+            height, paint = flow_picture.PLAIN_THICKNESS, flow_picture.PLAIN if hop.rms else flow_picture.ZERO
         assert by_id[f"box:{hop.name}"].get_height() == pytest.approx(height)
         assert to_hex(by_id[f"box:{hop.name}"].get_facecolor()) == ("#ffffff" if hop.rms == 0 else paint)
         assert by_id[f"rms:{hop.name}"].get_text() == rms_text(hop.rms)
@@ -80,7 +80,7 @@ def test_every_hop_has_its_bar_and_texts_and_nothing_overlaps(hidden_sizes, acti
         if hop.of:
             assert by_id[f"factor:{hop.name}"].get_text() == factor_text(hop.name, hop.factor)
             assert to_hex(by_id[f"arrow:{hop.name}"].get_edgecolor()) == paint
-            if not math.isnan(hop.factor) and hop.name != "dtheta":  # of the two numbers that stand beside it
+            if hop.factor > 0 and hop.name != "dtheta":  # of the two numbers that stand beside it
                 before, behind = (float(by_id[f"rms:{name}"].get_text()[4:]) for name in (hop.of, hop.name))
                 assert float(factor_text(hop.name, hop.factor)[1:]) == pytest.approx(behind / before, rel=0.06)
     _nothing_overlaps(figure)
