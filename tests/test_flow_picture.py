@@ -70,8 +70,8 @@ def test_every_hop_has_its_bar_and_texts_and_nothing_overlaps(hidden_sizes, acti
     for hop in drawn(trace):
         look = stroke(hop.rms, scale)
         height, paint = look.thickness, colour(look.colour)
-        if not is_gradient(hop.name):
-            height, paint = flow_picture.PLAIN_THICKNESS, flow_picture.PLAIN if hop.rms else flow_picture.ZERO
+        if not is_gradient(hop.name) and hop.rms:
+            height, paint = flow_picture.PLAIN_THICKNESS, flow_picture.PLAIN
         assert by_id[f"box:{hop.name}"].get_height() == pytest.approx(height)
         assert to_hex(by_id[f"box:{hop.name}"].get_facecolor()) == ("#ffffff" if hop.rms == 0 else paint)
         assert by_id[f"rms:{hop.name}"].get_text() == rms_text(hop.rms)

@@ -125,6 +125,11 @@ def is_gradient(name: str) -> bool:
     return name.split(".")[-1].startswith("d")
 
 
+def look_of(name: str, rms: float, scale: Scale) -> Stroke:
+    """How an array of this name and RMS is drawn: values are all alike, unless they are exactly 0."""
+    return stroke(rms, scale) if is_gradient(name) or rms == 0 else Stroke(PLAIN_THICKNESS, 0)
+
+
 def drawn(trace: Trace) -> list[Hop]:
     """The hops that the picture shows: all but Adam's steps."""
     return [hop for hop in trace.hops if hop.step < 9]
@@ -261,7 +266,7 @@ def flow_figure(trace: Trace | str | os.PathLike[str], scale: Scale | None = Non
     _background(axes, p, trace)
     _plain_lines(axes, p)
     for hop in drawn(trace):
-        look = stroke(hop.rms, scale) if is_gradient(hop.name) else Stroke(PLAIN_THICKNESS, 0 if hop.rms else -1)
+        look = look_of(hop.name, hop.rms, scale)
         if hop.of:
             _arrow(axes, hop, p, look, hop.name == trace.story.worst)
         _bar(axes, hop, p, look)

@@ -302,10 +302,7 @@ def _frame(
     story, looks = tell(row), []
     for hop in hops:
         rms = row[f"rms.{hop.name}"]
-        if flow_picture.is_gradient(hop.name):
-            look = flow_picture.stroke(rms, scale)
-        else:
-            look = flow_picture.Stroke(flow_picture.PLAIN_THICKNESS, 0 if rms else -1)
+        look = flow_picture.look_of(hop.name, rms, scale)
         text = flow_picture.factor_text(hop.name, factor(row[f"rms.{hop.of}"], rms) if hop.of else math.nan)
         looks.append([*look, flow_picture.rms_text(rms), text, hop.name == story.worst])
     return {
