@@ -3,14 +3,30 @@
     check_gradient(function, inputs, gradients)    one function with named inputs   -> Report
     assert_gradients(...)                          the same for tests: raises AssertionError with the table
     check_agent(agent, batch)                      every gradient of a DDPG agent, by name
+    explain(actor, critic, obs, act, gradient)     which mistake makes somebody else's actor gradient -> Explanation
+    assert_ddpg_update(...)                        the same for tests
 
 Reading order: report.py (what a check says), differences.py (finite differences), checker.py (the comparison),
 structure.py (what differences miss), hints.py (from a ratio to the mistake), sweep.py (every parameter of a network,
-compiled), agent.py and agent_structure.py (the whole agent), planted.py (historical bugs, each caught).
+compiled), agent.py and agent_structure.py (the whole agent), planted.py (historical bugs, each caught), explaining/
+(`explain`, plain NumPy).
 """
 
 from .agent import check_agent
 from .checker import assert_gradients, check_gradient
+from .explaining import DDPG_MISTAKES, ExplainError, Explanation, assert_ddpg_update, explain
 from .report import Check, Report, TensorReport
 
-__all__ = ["Check", "Report", "TensorReport", "assert_gradients", "check_agent", "check_gradient"]
+__all__ = [
+    "DDPG_MISTAKES",
+    "Check",
+    "ExplainError",
+    "Explanation",
+    "Report",
+    "TensorReport",
+    "assert_ddpg_update",
+    "assert_gradients",
+    "check_agent",
+    "check_gradient",
+    "explain",
+]
