@@ -50,11 +50,12 @@ class Rounding:
     """What a dtype does to a chain: every sum is off by a part eps of what was summed, at random. eps = 0: nothing.
 
     kink: where slopes are taken, in multiples of that part: what stands closer to a kink than this may be on either
-    side.
+    side. kept: dQ/da by the switches that matter to it, for who computes many chains.
     """
 
     def __init__(self, eps: float = 0.0, seed: int | None = None, kink: float = 0.0):
         self.eps, self.kink = eps, kink
+        self.kept: dict[str, tuple[Array, Array, Cache]] = {}
         self.rng = np.random.default_rng(seed) if seed is not None else None
 
     def value(self, value: Array, magnitude: Array | None = None) -> Array:
@@ -229,7 +230,10 @@ def minus_dq_dact(problem: Problem, settings: Settings, rounding: Rounding = EXA
 
 def actor_gradient(problem: Problem, settings: Settings, rounding: Rounding = EXACT) -> list[Array]:
     """d(-mean Q(s, mu(s))) in the actor, [dW0, db0, ...], with the mistakes that the settings name."""
-    dact, t, cache = minus_dq_dact(problem, settings, rounding)
+    key = repr([settings.get(switch) for switch in ("action", "critic", "seed", "columns", "critic mask")])
+    if rounding is EXACT or key not in rounding.kept:
+        rounding.kept[key] = minus_dq_dact(problem, settings, rounding)
+    dact, t, cache = rounding.kept[key]
     scale, tanh = problem.action_scale, settings.get("tanh", 1)
     power = settings.get("scale", 1) - (settings.get("action") == "unscaled")
     slope = rounding.value(1 - t * t, 1 + t * t)

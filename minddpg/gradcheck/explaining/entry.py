@@ -216,9 +216,9 @@ def _all_parts(
         given = gradient(actor_gradient, raws["actor"], layout["actor"], "actor_gradient")
         first = _gradient_part("actor gradient", given, problem, actor_question)
         swapped = dataclasses.replace(problem, action_first=True)
-        if not first.ok and not (first.mistakes and len(first.mistakes) == 1):
+        if not first.ok and (not first.explained or _is_right(given, swapped)):
             other = _gradient_part("actor gradient", given, swapped, actor_question)
-            if other.ok or (other.mistakes and (not first.mistakes or len(other.mistakes) < len(first.mistakes))):
+            if other.explained:
                 notes.append("the critic reads [act, h], not [h, act]: that explains the numbers")
                 problem, first = swapped, other
         parts.append(first)
@@ -252,6 +252,10 @@ def _moved_question(given: Given, problem: Problem, eps: float) -> Question:
     return question if problem.critic_before is None else dataclasses.replace(question, parameters=problem.critic)
 
 
+def _is_right(given: Given, problem: Problem) -> bool:
+    return not given.turned and Search(actor_question(given, problem, given.eps)).right() is not None
+
+
 def _names(search: Search) -> list[str]:
     return [f"{'Wb'[number % 2]}{number // 2}" for number in range(len(search.tensors))]
 
@@ -261,7 +265,8 @@ def _gradient_part(
 ) -> Part:
     """Right, named, or neither. A float64 gradient that only float32 explains is said to be one."""
     said = [f"{given.missing} of its arrays were None, which counts as zero"] if given.missing else []
-    searches = [Search(ask(given, problem, eps)) for eps in dict.fromkeys((given.eps, max(given.eps, EPS32)))]
+    made: dict[str, Array] = {}
+    searches = [Search(ask(given, problem, eps), made) for eps in dict.fromkeys((given.eps, max(given.eps, EPS32)))]
     names = _names(searches[0])
     table = searches[0].rows()
     right = tuple(names[row[0]] for row in table if row[4])
@@ -313,7 +318,7 @@ def _how_wrong(table: list[tuple[int, float, float, float, bool]], names: list[s
 
 def search_length(search: Search) -> float:
     """The length of the whole gradient that was handed over."""
-    return math.sqrt(sum(norm * norm for norm in search.norms))
+    return float(np.linalg.norm(search.vector))
 
 
 def _critic_without_target(given: Given, problem: Problem) -> Part:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .arrays import Array, Given, Layers
-from .chain import EXACT, Chain, Problem, Settings, critic_gradient, critic_in_actor_step, noise
+from .chain import EXACT, Chain, Problem, Rounding, Settings, critic_gradient, critic_in_actor_step, noise
 from .chain import actor_gradient as actor_chain
 
 MOST = 3  # mistakes at once
@@ -35,7 +35,6 @@ class Finding:
     error: float
     allowed: float
     numbers: str
-    tensors: tuple[Array, ...]
 
 
 @dataclass(frozen=True)
@@ -177,163 +176,188 @@ def products(factors: Sequence[Sequence[Factor]]) -> list[Factor]:
 
 
 class Search:
-    """The answers to a question. Gradients and their rounding are computed once a choice of switches."""
+    """The answers to a question. Gradients and their rounding are computed once a choice of switches.
 
-    def __init__(self, question: Question):
+    Vectors hold all tensors that were handed over, one behind the other; `sums` adds up a vector per tensor. made: the
+    gradients that another search of the same problem has computed.
+    """
+
+    def __init__(self, question: Question, made: dict[str, Array] | None = None):
         self.question = question
         self.tensors = question.given.tensors
         self.compared = [number for number, tensor in enumerate(self.tensors) if tensor is not None]
-        self.norms = [0.0 if t is None else float(np.linalg.norm(t)) for t in self.tensors]
+        self.starts = np.cumsum([0, *(self.tensors[number].size for number in self.compared[:-1])])  # type: ignore[union-attr]
+        self.vector = self.flat(self.tensors)
+        self.squares = self.sums(self.vector * self.vector)
         self.factors = products(question.factors)
-        self._made: dict[str, list[Array]] = {}
-        self._noise: dict[str, list[float]] = {}
-        self._other: tuple[list[Array], list[float]] | None = None
+        self._exact = Rounding()  # keeps what many chains share
+        self._made: dict[str, Array] = {} if made is None else made
+        self._noise: dict[str, Array] = {}
+        self._other: tuple[Array, Array] | None = None
 
-    def made(self, settings: Settings) -> list[Array]:
+    def flat(self, tensors: Tensors) -> Array:
+        """One vector of what is compared."""
+        return np.concatenate([tensors[number].ravel() for number in self.compared])  # type: ignore[union-attr]
+
+    def sums(self, vector: Array) -> Array:
+        """Per tensor."""
+        return np.asarray(np.add.reduceat(vector, self.starts), np.float64)
+
+    def spread(self, per_tensor: Array) -> Array:
+        """Per element."""
+        sizes = np.diff([*self.starts, self.vector.size])
+        return np.repeat(per_tensor, sizes)
+
+    def made(self, settings: Settings) -> Array:
         """The gradient that these switches make."""
         key = repr(sorted(settings.items()))
         if key not in self._made:
-            self._made[key] = self.question.chain(self.question.problem, settings, EXACT)
+            self._made[key] = self.flat(self.question.chain(self.question.problem, settings, self._exact))
         return self._made[key]
 
-    def noise(self, settings: Settings) -> list[float]:
+    def noise(self, settings: Settings) -> Array:
         """How far rounding may put each tensor of it."""
         key = repr(sorted(settings.items()))
         if key not in self._noise:
-            self._noise[key] = noise(self.question.chain, self.question.problem, settings, self.question.eps)
+            off = noise(self.question.chain, self.question.problem, settings, self.question.eps)
+            self._noise[key] = np.array([off[number] for number in self.compared])
         return self._noise[key]
 
-    def other(self) -> tuple[list[Array], list[float]]:
+    def other(self) -> tuple[Array, Array]:
         """The gradient that may have been added, and its rounding."""
         if self._other is None:
             problem = self.question.problem
             off = noise(critic_in_actor_step, problem, {}, self.question.eps)
-            self._other = critic_in_actor_step(problem, {}, EXACT), off
+            made = self.flat(critic_in_actor_step(problem, {}, EXACT))
+            self._other = made, np.array([off[number] for number in self.compared])
         return self._other
 
     # --- is it this one? ---
 
-    def near(self, made: Sequence[Array]) -> bool:
+    def near(self, made: Array) -> bool:
         """A first look: whether every tensor is within a hundredth. Rounding is not asked yet."""
-        return all(
-            _distance(self.tensors[number], made[number]) <= 1e-2 * max(self.norms[number], _norm(made[number]))
-            for number in self.compared
-        )
+        off = self.vector - made
+        size = np.maximum(self.squares, self.sums(made * made))
+        return bool(np.all(self.sums(off * off) <= 1e-4 * size))
 
-    def misfit(self, made: Sequence[Array], allowed: Sequence[float]) -> tuple[float, float] | None:
-        """None where a tensor is further off than rounding explains; else the worst error and what is allowed there."""
-        worst, limit = 0.0, 0.0
-        tiny = self.question.eps * 1e-37
-        for number in self.compared:
-            off = _distance(self.tensors[number], made[number])
-            if off > allowed[number] + tiny:
-                return None
-            size = _norm(made[number])
-            relative = off / size if size else 0.0
-            if relative >= worst:
-                worst, limit = relative, allowed[number] / size if size else 0.0
-        return worst, limit
+    def finding(self, made: Array, allowed: Array, mistakes: tuple[str, ...], numbers: str = "") -> Iterator[Finding]:
+        """One, or none where a tensor is further off than rounding explains."""
+        off = np.sqrt(self.sums((self.vector - made) ** 2))
+        if np.any(off > allowed + self.question.eps * 1e-37):
+            return
+        size = np.sqrt(self.sums(made * made))
+        relative = np.divide(off, size, out=np.zeros_like(off), where=size > 0)
+        worst = int(np.argmax(relative))
+        yield Finding(mistakes, float(relative[worst]), float(allowed[worst] / size[worst]) if size[worst] else 0.0, numbers)
 
-    def finding(
-        self, made: Sequence[Array], allowed: Sequence[float], mistakes: tuple[str, ...], numbers: str = ""
-    ) -> Iterator[Finding]:
-        """One, or none where the gradient is further off."""
-        fit = self.misfit(made, allowed)
-        if fit is not None:
-            yield Finding(mistakes, *fit, numbers, tuple(made))
+    def ratio(self, wanted: Array, made: Array, looked_at: Array | None = None) -> float:
+        """How many times `made` the vector `wanted` is, each tensor counting the same; 0 where that makes no sense."""
+        if looked_at is not None:
+            wanted, made = wanted * looked_at, made * looked_at
+        own = self.sums(made * made)
+        weights = np.divide(1.0, own, out=np.zeros_like(own), where=own > 0)
+        count = int(np.count_nonzero(own))
+        return float(self.sums(wanted * made) @ weights) / count if count else 0.0
 
     def explain(self, settings: Settings, names: tuple[str, ...], count: int) -> Iterator[Finding]:
         """What explains the gradient with these switches and `count` mistakes in all."""
         made = self.made(settings)
         left = count - len(names)
-        for value, more in self.factors:
-            if len(more) != left:
-                continue
-            scaled = [value * tensor for tensor in made]
-            if self.near(scaled):
-                allowed = [abs(value) * off for off in self.noise(settings)]
-                yield from self.finding(scaled, allowed, names + more)
+        for value, more in self._factors(self.ratio(self.vector, made), left):
+            if self.near(value * made):
+                yield from self.finding(value * made, abs(value) * self.noise(settings), names + more)
         if left > 0:
-            yield from self._finished(settings, names, left - 1)
+            for operation in (self._by_norm, self._by_value, self._decayed, self._added):
+                yield from operation(settings, made, names, left - 1)
 
-    def _finished(self, settings: Settings, names: tuple[str, ...], left: int) -> Iterator[Finding]:
-        made = self.made(settings)
+    def _factors(self, ratio: float, left: int) -> list[Factor]:
+        """Those of so many mistakes that are about this ratio."""
+        return [f for f in self.factors if len(f[1]) == left and abs(f[0] - ratio) <= 0.02 * abs(f[0])]
+
+    # --- what may have been done to a finished gradient ---
+
+    def _by_norm(self, settings: Settings, made: Array, names: tuple[str, ...], left: int) -> Iterator[Finding]:
+        """Shortened to a round length, as a whole or array by array."""
+        sizes, eps = np.sqrt(self.sums(made * made)), self.question.eps
+        products_ = self.sums(self.vector * made)
+        if np.any(np.abs(products_) < 0.99 * sizes * np.sqrt(self.squares)):
+            return  # not even the directions
+        lengths = np.sqrt(self.squares)
+        length, size = float(np.linalg.norm(self.vector)), float(np.linalg.norm(made))
+        sign = math.copysign(1.0, float(products_.sum()))
+        each = float(lengths.max())
+        at_limit = int(np.sum(np.abs(lengths - each) <= 64 * eps * each))
         for value, more in self.factors:
-            if len(more) != left:
+            if len(more) != left or value * sign < 0 or not length:
                 continue
-            scaled = [value * tensor for tensor in made]
-            known = names + more
-            for result, allowed, name, numbers in self._operations(scaled, settings, value):
-                if self.near(result):
-                    yield from self.finding(result, allowed(), (*known, name), numbers)
+            whole = abs(value) * size
+            if length < whole * (1 - 1e-4):
+                # torch divides by the norm + 1e-6, which short gradients show
+                for limit in (length, length * (whole + 1e-6) / whole):
+                    if _is_round(limit, 64 * eps):
+                        factor = value * length / whole
+                        allowed = abs(factor) * self.noise(settings)
+                        found = (*names, *more, "clipped by norm")
+                        yield from self.finding(factor * made, allowed, found, f"to {limit:.3g}")
+                        break
+            if len(lengths) > 1 and (at_limit > 1 or _is_round(each, 64 * eps)):
+                shortened = np.minimum(1, each / np.maximum(abs(value) * sizes, 1e-300))
+                if np.any(shortened < 1 - 1e-4):
+                    result = value * self.spread(shortened) * made
+                    if self.near(result):
+                        allowed, found = abs(value) * shortened * self.noise(settings), (*names, *more, "clipped by norm")
+                        yield from self.finding(result, allowed, found, f"each array to {each:.3g}")
 
-    def _operations(
-        self, scaled: list[Array], settings: Settings, value: float
-    ) -> Iterator[tuple[list[Array], Callable[[], list[float]], str, str]]:
-        """Everything that may have been done to a finished gradient, its numbers read off what was handed over."""
+    def _by_value(self, settings: Settings, made: Array, names: tuple[str, ...], left: int) -> Iterator[Finding]:
+        """Every element cut off at a bound that several reach, or that is round."""
+        size, eps = np.abs(self.vector), self.question.eps
+        bound = float(size.max(initial=0))
+        free = size < bound * (1 - 4 * eps)
+        cut = int(np.sum(~free))
+        if not bound or (cut < 2 and not _is_round(bound, 64 * eps)):
+            return
+        # What is cut off says nothing of the factor, but that it is large enough.
+        known = free & (made != 0)
+        ratio = float(np.median(self.vector[known] / made[known])) if known.any() else 0.0
+        for value, more in self.factors:
+            if len(more) != left or (ratio and abs(value - ratio) > 0.02 * abs(value)):
+                continue
+            result = np.clip(value * made, -bound, bound)
+            if np.any(np.abs(value * made) > bound * (1 + 1e-4)) and self.near(result):
+                allowed = abs(value) * self.noise(settings)
+                yield from self.finding(result, allowed, (*names, *more, "clipped by value"), f"to {bound:.3g}")
 
-        def off(factor: float = 1.0) -> list[float]:
-            return [abs(value * factor) * one for one in self.noise(settings)]
+    def _decayed(self, settings: Settings, made: Array, names: tuple[str, ...], left: int) -> Iterator[Finding]:
+        """A positive multiple of the weights, or of all parameters, added."""
+        tensors = self.question.parameters.tensors()
+        weights = [t if number % 2 == 0 else np.zeros_like(t) for number, t in enumerate(tensors)]
+        for of, decayed in (("weights", self.flat(weights)), ("weights and biases", self.flat(tensors))):
+            columns = np.stack([made, decayed], axis=1)
+            square = columns.T @ columns
+            if abs(np.linalg.det(square)) <= 1e-9 * square[0, 0] * square[1, 1]:
+                continue
+            ratio, slope = np.linalg.solve(square, columns.T @ self.vector)
+            if slope <= 0:
+                continue
+            for value, more in self._factors(float(ratio), left):
+                rest = self.vector - value * made
+                slope = float(rest @ decayed / (decayed @ decayed))
+                result = value * made + slope * decayed
+                if slope > 0 and self.near(result):
+                    added = slope * np.sqrt(self.sums(decayed * decayed))
+                    off = abs(value) * self.noise(settings)
+                    if np.any(added > off):
+                        allowed, found = off + 8 * self.question.eps * added, (*names, *more, "weight decay added")
+                        yield from self.finding(result, allowed, found, f"{slope:.3g} times the {of}")
 
-        eps = self.question.eps
-        known = [self.tensors[number] for number in self.compared]
-        given = [np.zeros(0) if tensor is None else tensor for tensor in known]
-        here = [scaled[number] for number in self.compared]
-        size, length = _length(here), _length(given)
-
-        if 0 < length < size * (1 - 1e-4):
-            limit = length
-            # torch divides by the norm + 1e-6, which short gradients show
-            for of, exact in (("", limit), (" (as torch does it)", limit * (size + 1e-6) / size)):
-                if _is_round(exact, 64 * eps):
-                    factor = limit / size
-                    result = [factor * tensor for tensor in scaled]
-                    yield result, lambda f=factor: off(f), "clipped by norm", f"to {exact:.3g}{of}"
-                    break
-            each = max((_norm(tensor) for tensor in given), default=0.0)
-            shortened = [min(1.0, each / (_norm(tensor) or 1.0)) for tensor in scaled]
-            at_limit = sum(abs(_norm(tensor) - each) <= 64 * eps * each for tensor in given)
-            if at_limit > 1 or (at_limit == 1 and _is_round(each, 64 * eps)):
-                result = [f * tensor for f, tensor in zip(shortened, scaled, strict=True)]
-
-                def off_each(factors: list[float] = shortened) -> list[float]:
-                    return [f * one for f, one in zip(factors, off(), strict=True)]
-
-                yield result, off_each, "clipped by norm", f"each array to {each:.3g}"
-
-        bound = max((float(np.abs(tensor).max(initial=0)) for tensor in given), default=0.0)
-        if bound > 0 and bound < max(float(np.abs(tensor).max(initial=0)) for tensor in here) * (1 - 1e-4):
-            at_bound = sum(int(np.sum(np.abs(tensor) >= bound * (1 - 2 * eps))) for tensor in given)
-            if at_bound > 1 or _is_round(bound, 64 * eps):
-                yield [np.clip(tensor, -bound, bound) for tensor in scaled], off, "clipped by value", f"to {bound:.3g}"
-
-        difference = [g - s for g, s in zip(given, here, strict=True)]
-        if self.question.parameters is not None:
-            weights = self.question.parameters.tensors()
-            for of, decayed in (
-                ("weights", [w if number % 2 == 0 else np.zeros_like(w) for number, w in enumerate(weights)]),
-                ("weights and biases", weights),
-            ):
-                there = [decayed[number] for number in self.compared]
-                square = sum(float(np.sum(w * w)) for w in there)
-                if of != "weights" and not any(w.any() for w in weights[1::2]):
-                    continue
-                slope = sum(float(np.sum(d * w)) for d, w in zip(difference, there, strict=True)) / (square or 1.0)
-                if slope <= 0:
-                    continue
-
-                def off_decayed(c: float = slope, decayed: list[Array] = decayed) -> list[float]:
-                    return [o + 8 * eps * c * _norm(w) for o, w in zip(off(), decayed, strict=True)]
-
-                result = [s + slope * w for s, w in zip(scaled, decayed, strict=True)]
-                if all(_norm(slope * w) <= o for w, o in zip(decayed, off(), strict=True)):
-                    continue  # nothing that could be seen
-                yield result, off_decayed, "weight decay added", f"{slope:.3g} times the {of}"
-
+    def _added(self, settings: Settings, made: Array, names: tuple[str, ...], left: int) -> Iterator[Finding]:
+        """Another gradient added."""
         for name in self.question.other:
-            added, off_added = self.other()
-            result = [s + a for s, a in zip(scaled, added, strict=True)]
-            yield result, lambda: [a + b for a, b in zip(off(), off_added, strict=True)], name, ""
+            added, off = self.other()
+            for value, more in self._factors(self.ratio(self.vector - added, made), left):
+                if self.near(value * made + added):
+                    allowed = abs(value) * self.noise(settings) + off
+                    yield from self.finding(value * made + added, allowed, (*names, *more, name))
 
     # --- all of it ---
 
@@ -343,10 +367,10 @@ class Search:
 
     def best(self) -> list[Finding]:
         """All explanations with the fewest mistakes, best fit first; none where nothing fits."""
-        if all(norm == 0 for norm in self.norms):
-            return [self._zero()]
+        if not self.squares.any():
+            return [Finding(("zero",), 0.0, 0.0, "")]
         turned = ("weight gradient transposed",) if self.question.given.turned else ()
-        for count in range(1 if not turned else 0, MOST + 1 - len(turned)):
+        for count in range(0 if turned else 1, MOST + 1 - len(turned)):
             found: dict[tuple[str, ...], Finding] = {}
             for settings, names in choices(self.question.groups, count):
                 for one in self.explain(settings, names, count):
@@ -355,52 +379,34 @@ class Search:
                         found[key] = one
             if found:
                 fits = sorted(found.values(), key=lambda one: one.error)
-                return [Finding(turned + f.mistakes, f.error, f.allowed, f.numbers, f.tensors) for f in fits]
+                return [Finding(turned + f.mistakes, f.error, f.allowed, f.numbers) for f in fits]
         return []
-
-    def _zero(self) -> Finding:
-        return Finding(("zero",), 0.0, 0.0, "", tuple(np.zeros_like(t) for t in self.made({})))
 
     def untold(self) -> list[str]:
         """Single mistakes that would make the same gradient on this batch, to rounding: nothing can be said of them."""
         right, allowed = self.made({}), self.noise({})
-        same = []
+        hidden: dict[str, bool] = {}
         for settings, names in choices(self.question.groups, 1):
-            if names and all(
-                _norm(a - b) <= off for a, b, off in zip(self.made(settings), right, allowed, strict=True)
-            ):
-                same.append(names[0])
-        for group in self.question.factors:
-            same += [name for value, names in group for name in names if value == 1]
-        seen = {name: None for name in same}
-        other_ways = {name for settings, names in choices(self.question.groups, 1) for name in names} - {*seen}
-        return [name for name in seen if name not in other_ways]
+            for name in names:
+                off = np.sqrt(self.sums((self.made(settings) - right) ** 2))
+                hidden[name] = hidden.get(name, True) and bool(np.all(off <= allowed))
+        hidden |= {name: value == 1 for group in self.question.factors for value, names in group for name in names}
+        return [name for name, is_hidden in hidden.items() if is_hidden]
 
     def rows(self) -> list[tuple[int, float, float, float, bool]]:
         """Per tensor against the right gradient: its number, relative error, cosine, length, whether it is right."""
         right, allowed = self.made({}), self.noise({})
+        off = np.sqrt(self.sums((self.vector - right) ** 2))
+        size, length = np.sqrt(self.sums(right * right)), np.sqrt(self.squares)
+        product = self.sums(self.vector * right)
         result = []
-        for number in self.compared:
-            given, wanted = self.tensors[number], right[number]
-            assert given is not None
-            size, length = _norm(wanted), _norm(given)
-            off = _norm(given - wanted)
-            cosine = float(np.sum(given * wanted)) / (size * length) if size and length else math.nan
-            relative = off / size if size else (math.inf if length else 0.0)
-            result.append((number, relative, cosine, length / size if size else math.nan, off <= allowed[number]))
+        for at, number in enumerate(self.compared):
+            both = float(size[at] * length[at])
+            cosine = float(product[at]) / both if both else math.nan
+            relative = float(off[at] / size[at]) if size[at] else (math.inf if length[at] else 0.0)
+            longer = float(length[at] / size[at]) if size[at] else math.nan
+            result.append((number, relative, cosine, longer, bool(off[at] <= allowed[at])))
         return result
-
-
-def _distance(a: Array | None, b: Array) -> float:
-    return 0.0 if a is None else float(np.linalg.norm(a - b))
-
-
-def _norm(a: Array) -> float:
-    return float(np.linalg.norm(a))
-
-
-def _length(tensors: Sequence[Array]) -> float:
-    return math.sqrt(sum(float(np.sum(t * t)) for t in tensors))
 
 
 def _is_round(value: float, tolerance: float) -> bool:
