@@ -1,7 +1,7 @@
 """DDPG's two gradients by implementations of the tests' own, NumPy's and PyTorch's, with any mistakes planted in them.
 
-Nothing of minddpg is used: weights are (in, out) lists, rounding is that of the dtype, and a case hands over what a user
-would: arrays in a layout of their own, and the batch.
+Nothing of minddpg is used: weights are (in, out) lists, rounding is that of the dtype, and a case hands over what a
+user would: arrays in a layout of their own, and the batch.
 """
 
 import itertools
@@ -48,12 +48,15 @@ CRITIC_GROUPS = (
 )
 # What torch's users write with autograd; the rest needs a backward by hand.
 TORCH_ACTOR = {
-    "no minus", "sum for mean", "1/N twice", "mean over actions too", "added up twice", "weighted by Q", "replayed action",
-    "target actor's action", "action not scaled", "clipped action", "target critic", "critic before its step",
+    "no minus", "sum for mean", "1/N twice", "mean over actions too", "added up twice", "weighted by Q", 
+    "replayed action", "target actor's action", "action not scaled", "clipped action", "target critic", "critic before its step",
     "tanh' missing", "tanh' twice", "action scale missing", "action scale twice", "clipped by norm", "clipped by value",
     "weight decay added", "bias gradient missing", "zero",
 }  # fmt: skip
-TORCH_CRITIC = {name for group in CRITIC_GROUPS for name in group} - {"another layer's mask", "weight gradient transposed"}
+TORCH_CRITIC = {name for group in CRITIC_GROUPS for name in group} - {
+    "another layer's mask",
+    "weight gradient transposed",
+}
 ALONE = {"zero", "critic's weights moved too"}
 
 
@@ -275,9 +278,7 @@ def numpy_critic(case, mistakes):
         return [np.zeros_like(t) for t in net]
     columns = (case, nets["critic"], case.obs, _mu(case, nets["actor"], case.obs)[0])
     _, mxs, mzs = _forward(*columns)
-    moved, _ = _backward(
-        case, nets["critic"], mxs, mzs, np.full((n, 1), -1 / n, case.dtype), act_dim, False, False
-    )
+    moved, _ = _backward(case, nets["critic"], mxs, mzs, np.full((n, 1), -1 / n, case.dtype), act_dim, False, False)
     if "critic's weights moved too" in mistakes:
         return moved
     judged = _mu(case, nets["actor"], case.obs)[0] if "mu(s) for the replayed action" in mistakes else case.act
@@ -491,7 +492,7 @@ IMPLEMENTATIONS = {
 
 
 def is_seen(implementation, case, mistakes):
-    """Whether leaving any of the mistakes out changes the gradient by more than rounding: by a hundredth of a percent."""
+    """Whether leaving any of the mistakes out changes the gradient by more than a hundredth of a percent."""
     exact = case.cast("float64")
     with np.errstate(all="ignore"):
         all_of_them = implementation(exact, mistakes)

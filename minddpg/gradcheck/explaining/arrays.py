@@ -39,8 +39,8 @@ class Raw(NamedTuple):
 class Given(NamedTuple):
     """A gradient as it was handed over, in (in, out): [W0, b0, ...]; None where there is no bias to compare.
 
-    turned: whether weights came as the transpose of their parameters. eps: the spacing of its numbers at 1. missing: how
-    many tensors were None, which counts as zero.
+    turned: whether weights came as the transpose of their parameters. eps: the spacing of its numbers at 1. missing:
+    how many tensors were None, which counts as zero.
     """
 
     tensors: list[Array | None]
@@ -180,11 +180,10 @@ def gradient(value: Any, raw: Raw, layout: str, name: str) -> Given:
     return Given(tensors, turned, precision([a for a in arrays if a is not None]), missing)
 
 
-def _in_order(
-    arrays: list[npt.NDArray[Any] | None], expected: list[npt.NDArray[Any]]
-) -> list[npt.NDArray[Any] | None]:
+def _in_order(arrays: list[npt.NDArray[Any] | None], expected: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any] | None]:
     """Weights and biases sorted into the order [W0, b0, ...], as `raw_layers` sorts parameters."""
-    if any(a is None for a in arrays) or all(a.size == e.size for a, e in zip(arrays, expected, strict=True) if a is not None):
+    sizes = [0 if a is None else a.size for a in arrays]
+    if None in [None if a is None else 0 for a in arrays] or sizes == [e.size for e in expected]:
         return arrays
     weights = iter([a for a in arrays if a is not None and a.ndim == 2])
     biases = iter([a for a in arrays if a is not None and a.ndim != 2])

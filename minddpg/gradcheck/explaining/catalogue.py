@@ -49,11 +49,13 @@ _ALL = (
         "sum for mean", BOTH, "N times too long: summed over the batch and never divided; Adam hides it, clipping and "
         "weight decay do not", "the mean over the batch, once",
         "loss.sum(), or autograd.grad(actions, params, grad_outputs=-dq_da) undivided",
-        "tf.gradients(actions, weights, -dq_da), which sums over the batch, undivided", "jnp.sum(...) for jnp.mean(...)",
+        "tf.gradients(actions, weights, -dq_da), which sums over the batch, undivided",
+        "jnp.sum(...) for jnp.mean(...)",
         "dq = -np.ones((n, 1)), or x.T @ dz without a 1 / n before it", "more than one sample",
     ),
     Mistake(
-        "1/N twice", BOTH, "N times too short: divided by the batch size in the loss and once more later; Adam hides it",
+        "1/N twice", BOTH, "N times too short: divided by the batch size in the loss and once more later; Adam "
+        "hides it",
         "divide where the loss is, and nowhere else",
         "loss = -q.mean() / len(obs)", "tape.gradient(tf.reduce_mean(...)), then [g / batch_size for g in gradients]",
         "jnp.mean(...) / n", "dq = -1 / n and dW = x.T @ dz / n", "more than one sample",
@@ -79,7 +81,8 @@ _ALL = (
     Mistake(
         "replayed action", (ACTOR,), "dQ/da is taken at the action that was replayed, not at mu(s)",
         "feed mu(s) of the batch's states to the critic", "critic(obs, batch.act)",
-        "sess.run(action_gradients, {state: s, action: a_batch}), tape.watch(batch_act)", "jax.grad(q, 1)(obs, batch.act)",
+        "sess.run(action_gradients, {state: s, action: a_batch}), tape.watch(batch_act)",
+        "jax.grad(q, 1)(obs, batch.act)",
         "critic_forward(critic, obs, batch.act)", "replayed actions that differ from mu(s), as with noise",
     ),
     Mistake(
@@ -89,7 +92,8 @@ _ALL = (
         "actor_forward(target_actor, obs)", "a target that differs from the network",
     ),
     Mistake(
-        "action not scaled", (ACTOR,), "the critic reads tanh(z) here, and action_scale tanh(z) + action_offset elsewhere",
+        "action not scaled", (ACTOR,), "the critic reads tanh(z) here, and action_scale tanh(z) + action_offset "
+        "elsewhere",
         "one function mu(s) in the environment's units, used everywhere", "critic(obs, torch.tanh(z))",
         "critic([obs, tf.tanh(z)])", "q(critic, obs, jnp.tanh(z))", "critic_forward(critic, obs, np.tanh(z))",
         "an action scale other than 1, or an offset",
@@ -101,14 +105,17 @@ _ALL = (
         "actions beyond 1",
     ),
     Mistake(
-        "target critic", (ACTOR,), "the target critic is asked", "ask the online critic", "-target_critic(obs, actor(obs))",
+        "target critic", (ACTOR,), "the target critic is asked", "ask the online critic",
+        "-target_critic(obs, actor(obs))",
         "target_critic([obs, actor(obs)])", "q(target_critic, obs, mu(p, obs))",
         "critic_forward(target_critic, obs, act)", "a target that differs from the network",
     ),
     Mistake(
-        "critic before its step", (ACTOR,), "the critic is asked as it was before its own step: the order of the steps is "
+        "critic before its step", (ACTOR,), "the critic is asked as it was before its own step: the order of the "
+        "steps is "
         "another one than the paper's. Many do so, and it costs little",
-        "critic's step, then the actor's, through the critic that has just moved", "actor_loss before critic_optimizer.step()",
+        "critic's step, then the actor's, through the critic that has just moved",
+        "actor_loss before critic_optimizer.step()",
         "actor's tape before critic_optimizer.apply_gradients", "actor_loss(actor, old_critic)",
         "actor_gradient before adam(critic, ...)", "a critic that has moved",
     ),
@@ -120,7 +127,8 @@ _ALL = (
     # --- the actor's output
     Mistake(
         "tanh' missing", (ACTOR,), "dQ/da goes past the tanh: not multiplied by 1 - tanh(z)^2",
-        "dz = dact * action_scale * (1 - tanh(z)^2)", "torch.tanh under no_grad, or gradient put at the layer before it",
+        "dz = dact * action_scale * (1 - tanh(z)^2)",
+        "torch.tanh under no_grad, or gradient put at the layer before it",
         "tf.gradients(pre_activation, weights, -dq_da)", "vjp of the network without its tanh", "dz = dact",
         "actions that are not close to 0",
     ),
@@ -131,7 +139,8 @@ _ALL = (
     ),
     Mistake(
         "tanh' of the output", (ACTOR,), "1 - tanh(a)^2 with a = tanh(z): tanh was applied once too often",
-        "1 - a^2, with a the tanh's own output", "1 - torch.tanh(a) ** 2", "1 - tf.tanh(a) ** 2", "1 - jnp.tanh(a) ** 2",
+        "1 - a^2, with a the tanh's own output", "1 - torch.tanh(a) ** 2", "1 - tf.tanh(a) ** 2",
+        "1 - jnp.tanh(a) ** 2",
         "1 - np.tanh(a) ** 2", "actions that are not close to 0",
     ),
     Mistake(
@@ -140,7 +149,8 @@ _ALL = (
         "dz = dact * (1 - act**2)", "an action scale other than 1, or an offset",
     ),
     Mistake(
-        "1 + tanh^2", (ACTOR,), "the sign in tanh' is wrong: 1 + tanh(z)^2", "1 - tanh(z)^2", "1 + a ** 2", "1 + a ** 2",
+        "1 + tanh^2", (ACTOR,), "the sign in tanh' is wrong: 1 + tanh(z)^2", "1 - tanh(z)^2", "1 + a ** 2",
+        "1 + a ** 2",
         "1 + a ** 2", "dz = dact * (1 + a**2)", "actions that are not close to 0",
     ),
     Mistake(
@@ -151,13 +161,15 @@ _ALL = (
     ),
     Mistake(
         "action scale twice", (ACTOR,), "the bound's factor is squared", "once, on the way from tanh(z) to the action",
-        "grad_outputs=-dq_da * max_action for actions already scaled", "-dq_da * action_bound, for scaled_out = out * bound",
+        "grad_outputs=-dq_da * max_action for actions already scaled",
+        "-dq_da * action_bound, for scaled_out = out * bound",
         "vjp(-dq_da * bound) of the scaled action", "dz = dact * scale**2 * (1 - t**2)", "an action scale other than 1",
     ),
     # --- both networks
     Mistake(
         "zero", BOTH, "no gradient arrives: detached, never computed, or a network that is dead on this batch",
-        "keep the actions in the graph: critic(obs, actor(obs))", "actor(obs).detach(), .data, .numpy(), torch.no_grad()",
+        "keep the actions in the graph: critic(obs, actor(obs))",
+        "actor(obs).detach(), .data, .numpy(), torch.no_grad()",
         "actor(obs).numpy(), stop_gradient, the call outside of the tape", "jax.lax.stop_gradient(mu(p, obs))",
         "a gradient array that is never written",
     ),
@@ -176,7 +188,8 @@ _ALL = (
     ),
     Mistake(
         "clipped by norm", BOTH, "shortened to a fixed length. Fine where it is meant",
-        "nothing, or know that it is there", "torch.nn.utils.clip_grad_norm_", "tf.clip_by_norm, clipnorm=, clip_by_global_norm",
+        "nothing, or know that it is there", "torch.nn.utils.clip_grad_norm_",
+        "tf.clip_by_norm, clipnorm=, clip_by_global_norm",
         "optax.clip_by_global_norm", "g * c / norm(g)", "a gradient longer than the limit",
     ),
     Mistake(
@@ -185,8 +198,10 @@ _ALL = (
         "optax.clip", "np.clip(g, -c, c)", "elements beyond the bound",
     ),
     Mistake(
-        "weight decay added", BOTH, "a multiple of the weights is in the gradient. The paper has it in the critic (1e-2) and "
-        "not in the actor", "no L2 term in the actor's loss", "loss + c * sum(w.pow(2).sum()), weight_decay= in the optimiser",
+        "weight decay added", BOTH, "a multiple of the weights is in the gradient. The paper has it in the critic "
+        "(1e-2) and "
+        "not in the actor", "no L2 term in the actor's loss",
+        "loss + c * sum(w.pow(2).sum()), weight_decay= in the optimiser",
         "kernel_regularizer=l2(c), tf.nn.l2_loss", "optax.add_decayed_weights, c * sum(jnp.sum(w**2))", "dW += c * W",
     ),
     Mistake(
@@ -201,12 +216,14 @@ _ALL = (
     ),
     Mistake(
         "another layer's mask", BOTH, "a hidden layer's activation slope is taken from another layer of its width",
-        "the mask of the layer's own output", "a custom backward with saved tensors mixed up", "the same, in a custom gradient",
+        "the mask of the layer's own output", "a custom backward with saved tensors mixed up",
+        "the same, in a custom gradient",
         "the same, in a custom vjp", "dz = dh * (h[l - 1] > 0), one index off",
     ),
     # --- the critic's target
     Mistake(
-        "square's 2 missing", (CRITIC,), "half as long: (q - y) / N for the gradient of mean (q - y)^2, or the loss has 1/2. "
+        "square's 2 missing", (CRITIC,), "half as long: (q - y) / N for the gradient of mean (q - y)^2, or the loss "
+        "has 1/2. "
         "Fine where it is meant", "2 (q - y) / N, or say that the loss is halved", "0.5 * mse_loss",
         "0.5 * tf.reduce_mean(...), tf.nn.l2_loss", "0.5 * jnp.mean(...)", "dq = (q - y) / n",
     ),
@@ -216,7 +233,8 @@ _ALL = (
         "dq = 2 * (y - q) / n",
     ),
     Mistake(
-        "Huber loss", (CRITIC,), "errors beyond 1 are clipped: smooth L1 instead of the square. Fine where it is meant; the "
+        "Huber loss", (CRITIC,), "errors beyond 1 are clipped: smooth L1 instead of the square. Fine where it is "
+        "meant; the "
         "paper has the square", "mean (q - y)^2", "F.smooth_l1_loss, nn.HuberLoss", "tf.keras.losses.Huber",
         "optax.huber_loss", "np.clip(q - y, -1, 1)", "errors beyond 1",
     ),
@@ -238,7 +256,8 @@ _ALL = (
     Mistake(
         "truncated as terminated", (CRITIC,), "a time limit counts as an end: the future is taken as worthless there",
         "terminated alone", "done = terminated or truncated", "done = terminated or truncated",
-        "done = terminated | truncated", "1 - (terminated | truncated)", "a transition that is truncated and not terminal",
+        "done = terminated | truncated", "1 - (terminated | truncated)",
+        "a transition that is truncated and not terminal",
     ),
     Mistake(
         "gamma missing", (CRITIC,), "y = r + Q': the future is not discounted", "r + gamma (1 - terminated) Q'",
@@ -247,7 +266,8 @@ _ALL = (
     ),
     Mistake(
         "online networks in the target", (CRITIC,), "y asks the network that learns, where its target belongs",
-        "Q'(s', mu'(s')), both of the targets", "critic(next_obs, actor(next_obs))", "critic([next_obs, actor(next_obs)])",
+        "Q'(s', mu'(s')), both of the targets", "critic(next_obs, actor(next_obs))",
+        "critic([next_obs, actor(next_obs)])",
         "q(critic, next_obs, mu(actor, next_obs))", "critic_forward(critic, next_obs, next_act)",
         "targets that differ from their networks",
     ),
@@ -257,12 +277,14 @@ _ALL = (
         "critic_forward(target_critic, next_obs, batch.act)", "transitions that are not terminal",
     ),
     Mistake(
-        "this state in the target", (CRITIC,), "y = r + gamma Q'(s, mu'(s')): obs where next_obs belongs", "Q'(s', mu'(s'))",
+        "this state in the target", (CRITIC,), "y = r + gamma Q'(s, mu'(s')): obs where next_obs belongs",
+        "Q'(s', mu'(s'))",
         "target_critic(obs, next_act)", "target_critic([obs, next_act])", "q(target, obs, next_act)",
         "critic_forward(target_critic, obs, next_act)", "transitions that are not terminal",
     ),
     Mistake(
-        "mu(s) for the replayed action", (CRITIC,), "the critic is taught Q(s, mu(s)) with the reward of another action",
+        "mu(s) for the replayed action", (CRITIC,), "the critic is taught Q(s, mu(s)) with the reward of another "
+        "action",
         "Q(s, a) with the action that was replayed", "mse(critic(obs, actor(obs)), y)", "critic([obs, actor(obs)])",
         "q(critic, obs, mu(actor, obs))", "critic_forward(critic, obs, act)", "replayed actions that differ from mu(s)",
     ),
@@ -274,7 +296,8 @@ _ALL = (
     # --- targets and steps
     Mistake(
         "tau reversed", (TARGETS,), "target = (1 - tau) online + tau target: nearly a copy",
-        "target += tau (online - target), tau about 0.005", "t.copy_((1 - tau) * p + tau * t)", "(1 - tau) * w + tau * t",
+        "target += tau (online - target), tau about 0.005", "t.copy_((1 - tau) * p + tau * t)",
+        "(1 - tau) * w + tau * t",
         "optax.incremental_update(online, target, 1 - tau)", "target[:] = tau * target + (1 - tau) * online",
     ),
     Mistake(
@@ -288,7 +311,8 @@ _ALL = (
         "optax.incremental_update(target, online, tau)", "polyak(online, target, tau)",
     ),
     Mistake(
-        "not moved", (TARGETS, STEP), "nothing moves", "call it in every update", "the update is never called, or on a copy",
+        "not moved", (TARGETS, STEP), "nothing moves", "call it in every update",
+        "the update is never called, or on a copy",
         "assign never run", "the returned tree is dropped", "a new array instead of target[:]",
     ),
     Mistake(

@@ -96,7 +96,8 @@ class Cache:
 class Problem:
     """What is explained: networks and a batch in float64. Missing parts are None.
 
-    action_scale, action_offset (act_dim,). action_first: the joined layer reads [act, h] instead of [h, act].
+    action_scale, action_offset (act_dim,). activations: of the actor's hidden layers, of the critic's.
+    action_first: the joined layer reads [act, h] instead of [h, act].
     """
 
     actor: Layers
@@ -106,7 +107,7 @@ class Problem:
     action_scale: Array
     action_offset: Array
     action_layer: int
-    activations: tuple[str, str]
+    activations: tuple[tuple[str, ...], tuple[str, ...]]
     action_first: bool = False
     rew: Array | None = None
     next_obs: Array | None = None
@@ -138,11 +139,11 @@ class Problem:
 
 
 def forward(
-    problem: Problem, network: Layers, obs: Array, act: Array | None, activation: str, rounding: Rounding
+    problem: Problem, network: Layers, obs: Array, act: Array | None, activations: tuple[str, ...], rounding: Rounding
 ) -> Cache:
     """obs (N, obs_dim), act (N, act_dim) or None -> the output before any tanh, and what backward needs."""
-    function, slope = ACTIVATIONS[activation]
-    x, inputs, slopes = obs, [], []
+    x, inputs = obs, list[Array]()
+    slopes: list[Array] = []
     last = len(network.weights) - 1
     for layer, (w, b) in enumerate(zip(network.weights, network.biases, strict=True)):
         if act is not None and layer == problem.action_layer:
@@ -151,13 +152,20 @@ def forward(
         z = rounding.product(x, w, b)
         if layer == last:
             return Cache(tuple(inputs), tuple(slopes), z)
+        function, slope = ACTIVATIONS[activations[layer]]
         slopes.append(rounding.slopes(slope, z, x, w, b))
         x = rounding.value(function(z))
     raise ExplainError("a network needs a layer")
 
 
 def backward(
-    network: Layers, cache: Cache, dz: Array, rounding: Rounding, mask: tuple[int, ...] | None, joined: slice, layer: int
+    network: Layers,
+    cache: Cache,
+    dz: Array,
+    rounding: Rounding,
+    mask: tuple[int, ...] | None,
+    joined: slice,
+    layer: int,
 ) -> tuple[list[Array], Array]:
     """dz (N, out) of the last layer -> [dW0, db0, ...] and the gradient at the joined columns of `layer`'s input.
 
@@ -278,7 +286,10 @@ def critic_gradient(problem: Problem, settings: Settings, rounding: Rounding = E
     """d mean (Q(s, a) - y)^2 in the critic that the step starts from, with the mistakes that the settings name."""
     critic = problem.critic_before or problem.critic
     rew, next_obs, terminated = problem.rew, problem.next_obs, problem.terminated
-    assert rew is not None and next_obs is not None and terminated is not None and problem.gamma is not None
+    assert rew is not None
+    assert next_obs is not None
+    assert terminated is not None
+    assert problem.gamma is not None
     n, activation, columns = problem.n, problem.activations[1], action_columns(problem)
     judged = mu(problem, problem.actor, problem.obs, rounding)[0] if settings.get("judged") == "mu" else problem.act
     cache = forward(problem, critic, problem.obs, judged, activation, rounding)
@@ -289,8 +300,11 @@ def critic_gradient(problem: Problem, settings: Settings, rounding: Rounding = E
     online_actor = nets in ("online", "online actor") or problem.target_actor is None
     next_critic = critic if online_critic else problem.target_critic
     next_actor = problem.actor if online_actor else problem.target_actor
-    assert next_critic is not None and next_actor is not None
-    next_act = problem.act if settings.get("next action") == "replayed" else mu(problem, next_actor, next_obs, rounding)[0]
+    assert next_critic is not None
+    assert next_actor is not None
+    next_act = (
+        problem.act if settings.get("next action") == "replayed" else mu(problem, next_actor, next_obs, rounding)[0]
+    )
     at = problem.obs if settings.get("next obs") == "obs" else next_obs
     next_cache = forward(problem, next_critic, at, next_act, activation, rounding)
     goes_on = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,6 @@ from .arrays import (
     gradient,
     layers,
     layouts,
-    leaves,
     precision,
     raw_layers,
     rows,
@@ -29,7 +28,7 @@ from .arrays import (
 )
 from .chain import ACTIVATIONS, Problem
 from .report import Explanation, Part, apart
-from .search import Finding, Question, Search, actor_question, critic_question, question_of_moved_critic
+from .search import Question, Search, actor_question, critic_question, question_of_moved_critic
 
 EPS32 = float(np.finfo(np.float32).eps)
 NETWORKS = (
@@ -59,7 +58,7 @@ def explain(
     target_actor_after: Any = None,
     target_critic_after: Any = None,
     action_layer: int = 0,
-    activation: str | tuple[str, str] = "relu",
+    activation: Any = "relu",
     action_scale: Any = 1.0,
     action_offset: Any = 0.0,
     layout: str | None = None,
@@ -75,11 +74,11 @@ def explain(
     obs (N, obs_dim), act (N, act_dim): the batch, act as it was replayed, in the environment's units; rew, terminated,
     truncated (N,), next_obs (N, obs_dim), gamma: for the critic's gradient.
 
-    actor_gradient, critic_gradient: what your code hands to its optimisers, descending, a gradient per parameter (from a
-    torch module: its .grad); None inside counts as zero. actor_gradient None, with actor_after: the step is explained.
+    actor_gradient, critic_gradient: what your code hands to its optimisers, descending, a gradient per parameter (from
+    a torch module: its .grad); None inside counts as zero. actor_gradient None, with actor_after: the step is explained.
 
-    activation: of hidden layers, or one for the actor and one for the critic: relu, leaky_relu, tanh, sigmoid, elu,
-    softplus, silu, gelu, linear. layout: "out,in" (PyTorch) or "in,out", needed only where all weights are square; left
+    activation: of hidden layers, or one for the actor and one for the critic, each a name or one per layer: relu,
+    leaky_relu, tanh, sigmoid, elu, softplus, silu, gelu, linear. layout: "out,in" (PyTorch) or "in,out", needed only where all weights are square; left
     out, what explains the numbers decides.
 
     Everything is computed in float64; a gradient has to be reproduced in every tensor to the rounding of its own dtype.
@@ -87,10 +86,6 @@ def explain(
     """
     if layout is not None and layout.replace(" ", "") not in (IN_OUT, OUT_IN):
         raise ExplainError(f'layout is {layout!r} and must be "in,out" or "out,in"')
-    activations = (activation, activation) if isinstance(activation, str) else tuple(activation)
-    for name in activations:
-        if name not in ACTIVATIONS:
-            raise ExplainError(f"activation {name!r} is not known; one of {', '.join(ACTIVATIONS)}")
     if actor_gradient is None and actor_after is None and critic_gradient is None:
         raise ExplainError("there is nothing to explain: hand over actor_gradient, or actor_after, or critic_gradient")
     values = (actor, critic, target_actor, target_critic, critic_before, actor_after, critic_after,
@@ -103,6 +98,7 @@ def explain(
     if not 0 <= action_layer < len(raws["critic"].weights):
         raise ExplainError(f"action_layer is {action_layer}, and the critic has {len(raws['critic'].weights)} layers")
 
+    activations = _activations(activation, len(raws["actor"].weights) - 1, len(raws["critic"].weights) - 1)
     allowed = {}
     for name, raw in raws.items():
         if "actor" in name:
@@ -135,7 +131,7 @@ def explain(
             (
                 Problem(
                     here["actor"], here["critic"], obs, act, scale(action_scale, "action_scale"),
-                    scale(action_offset, "action_offset"), action_layer, (activations[0], activations[1]),
+                    scale(action_offset, "action_offset"), action_layer, activations,
                     rew=column(rew, "rew"),
                     next_obs=None if next_obs is None else rows(next_obs, "next_obs", n, obs_dim),
                     terminated=np.zeros(n) if terminated is None else column(terminated, "terminated"),
@@ -178,6 +174,23 @@ def _act_dim(act: Any, n: int) -> int:
     if act.ndim == 1 and len(act) == n:
         return 1
     raise ExplainError(f"act has shape {act.shape} and must be ({n}, act_dim): a row per row of obs")
+
+
+def _activations(wanted: Any, *hidden: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names per hidden layer, of the actor and of the critic."""
+    both = (wanted, wanted) if isinstance(wanted, str) else tuple(wanted)
+    if len(both) != 2:
+        raise ExplainError("activation must be a name, or two: the actor's and the critic's")
+    found = []
+    for name, layers_of, count in zip(both, ("actor", "critic"), hidden, strict=True):
+        names = (name,) * count if isinstance(name, str) else tuple(name)
+        if len(names) != count:
+            raise ExplainError(f"activation: the {layers_of} has {count} hidden layers, and {len(names)} are named")
+        for one in names:
+            if one not in ACTIVATIONS:
+                raise ExplainError(f"activation {one!r} is not known; one of {', '.join(ACTIVATIONS)}")
+        found.append(names)
+    return found[0], found[1]
 
 
 def _tried(allowed: dict[str, set[str]], layout: str | None) -> list[dict[str, str]]:
@@ -260,9 +273,7 @@ def _names(search: Search) -> list[str]:
     return [f"{'Wb'[number % 2]}{number // 2}" for number in range(len(search.tensors))]
 
 
-def _gradient_part(
-    name: str, given: Given, problem: Problem, ask: Callable[[Given, Problem, float], Question]
-) -> Part:
+def _gradient_part(name: str, given: Given, problem: Problem, ask: Callable[[Given, Problem, float], Question]) -> Part:
     """Right, named, or neither. A float64 gradient that only float32 explains is said to be one."""
     said = [f"{given.missing} of its arrays were None, which counts as zero"] if given.missing else []
     made: dict[str, Array] = {}
@@ -298,12 +309,14 @@ def _how_wrong(table: list[tuple[int, float, float, float, bool]], names: list[s
     lengths = [row[3] for row in table if not math.isnan(row[3]) and row[3]]
     for number, relative, cosine, length, ok in table:
         if not ok:
-            said.append(f"{names[number]}: off by {relative:.2g} of its length, cosine {cosine:.6f}, length {length:.4g}")
+            said.append(
+                f"{names[number]}: off by {relative:.2g} of its length, cosine {cosine:.6f}, length {length:.4g}"
+            )
     if cosines and min(np.abs(cosines)) > 1 - 1e-6 and lengths and max(lengths) < min(lengths) * (1 + 1e-3):
         sign = "" if min(cosines) > 0 else "-"
         said.append(
-            f"the direction is right and the length {sign}{lengths[0]:.6g} of what it should be: a weight in the loss, or "
-            "clipping by norm to "
+            f"the direction is right and the length {sign}{lengths[0]:.6g} of what it should be: a weight in the loss, "
+            "or clipping by norm to "
             f"{search_length(search):.4g}, which is no round number"
         )
     elif cosines and min(cosines) > 0.999:
@@ -312,7 +325,9 @@ def _how_wrong(table: list[tuple[int, float, float, float, bool]], names: list[s
     right = [names[row[0]] for row in table if row[4]]
     order = list(reversed(names))
     if right and wrong and max(order.index(r) for r in right) < min(order.index(w) for w in wrong):
-        said.append(f"right down to {max(right, key=order.index)}, wrong from {min(wrong, key=order.index)} on: look between")
+        said.append(
+            f"right down to {max(right, key=order.index)}, wrong from {min(wrong, key=order.index)} on: look between"
+        )
     return said
 
 
@@ -325,7 +340,8 @@ def _critic_without_target(given: Given, problem: Problem) -> Part:
     """The critic's gradient in the actor's step, where no reward was handed over: it has to be nothing."""
     part = _gradient_part("critic gradient", given, problem, _moved_question)
     if part.mistakes == ("zero",):
-        return Part("critic gradient", True, said=("nothing reached the critic in the actor's step; its own loss needs rew, "
+        return Part("critic gradient", True, said=("nothing reached the critic in the actor's step; its own loss needs "
+                    "rew, "
                     "next_obs, terminated and gamma",))  # fmt: skip
     if part.explained:
         return dataclasses.replace(part, ok=False, mistakes=("critic's weights moved too", *part.mistakes), untold=())
@@ -442,6 +458,3 @@ def _target(which: str, raws: dict[str, Raw], after: dict[str, Layers]) -> Part:
     found = steps.target_step(target, after[f"target_{which}_after"], after[which], after.get(f"{which}_after"), eps)
     mistakes = (found.mistake,) if found.mistake not in ("", "?") else ()
     return Part(name, found.mistake == "", mistakes, said=(found.said,), told=found.told)
-
-
-__all__ = ["ExplainError", "Finding", "NoReturn", "assert_ddpg_update", "explain", "leaves"]

@@ -17,8 +17,8 @@ UNEXPLAINED = "unexplained"
 class Part:
     """One gradient or step. mistakes: those that reproduce it. alternatives: others that do so as well.
 
-    told: False where nothing could be said of it. error: relative, of the explanation, in its worst tensor (of the right
-    gradient, where nothing explains it); allowed: what rounding explains of that. right, wrong: tensors by name,
+    told: False where nothing could be said of it. error: relative, of the explanation, in its worst tensor (of the
+    right gradient, where nothing explains it); allowed: what rounding explains of that. right, wrong: tensors by name,
     against the right gradient. untold: mistakes that this batch cannot show. said: the rest, in words.
     """
 
@@ -71,7 +71,7 @@ class Explanation:
 
     @property
     def mistakes(self) -> tuple[str, ...]:
-        """Names in DDPG_MISTAKES, in the order of the update's parts, each once. Empty: right, or nothing explains it."""
+        """Names in DDPG_MISTAKES, in the order of the parts, each once. Empty: right, or nothing explains it."""
         return tuple(dict.fromkeys(name for part in self.parts for name in part.mistakes))
 
     @property

@@ -2,8 +2,8 @@
 
 A combination is a choice of switches along the chain (chain.py), a factor (a sign, N, 1/N, ...) and at most one thing
 done to the finished gradient (clipping, weight decay, another gradient added). Factors are not tried one by one: the
-ratio to what was handed over says which it is. Unknown numbers, a limit or a coefficient, are read off, and then have to
-hold for all elements.
+ratio to what was handed over says which it is. Unknown numbers, a limit or a coefficient, are read off, and then have
+to hold for all elements.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -88,9 +89,13 @@ def actor_question(given: Given, problem: Problem, eps: float) -> Question:
     n, act_dim = problem.n, problem.act_dim
     critics = [("target", "target critic")] * (problem.target_critic is not None)
     critics += [("before", "critic before its step")] * (problem.critic_before is not None)
-    actions = [("replayed", "replayed action"), ("unscaled", "action not scaled"), ("clipped", "clipped action")]
+    actions: list[tuple[Any, str]] = [
+        ("replayed", "replayed action"),
+        ("unscaled", "action not scaled"),
+        ("clipped", "clipped action"),
+    ]
     actions += [("target actor", "target actor's action")] * (problem.target_actor is not None)
-    tanh = [(0, "tanh' missing"), (2, "tanh' twice"), ("of the output", "tanh' of the output"),
+    tanh: list[tuple[Any, str]] = [(0, "tanh' missing"), (2, "tanh' twice"), ("of the output", "tanh' of the output"),
             ("of the scaled", "tanh' of the scaled action"), ("plus", "1 + tanh^2")]  # fmt: skip
     groups = (
         tuple(({"critic": value}, name) for value, name in critics),
@@ -248,7 +253,9 @@ class Search:
         size = np.sqrt(self.sums(made * made))
         relative = np.divide(off, size, out=np.zeros_like(off), where=size > 0)
         worst = int(np.argmax(relative))
-        yield Finding(mistakes, float(relative[worst]), float(allowed[worst] / size[worst]) if size[worst] else 0.0, numbers)
+        yield Finding(
+            mistakes, float(relative[worst]), float(allowed[worst] / size[worst]) if size[worst] else 0.0, numbers
+        )
 
     def ratio(self, wanted: Array, made: Array, looked_at: Array | None = None) -> float:
         """How many times `made` the vector `wanted` is, each tensor counting the same; 0 where that makes no sense."""
@@ -305,7 +312,10 @@ class Search:
                 if np.any(shortened < 1 - 1e-4):
                     result = value * self.spread(shortened) * made
                     if self.near(result):
-                        allowed, found = abs(value) * shortened * self.noise(settings), (*names, *more, "clipped by norm")
+                        allowed, found = (
+                            abs(value) * shortened * self.noise(settings),
+                            (*names, *more, "clipped by norm"),
+                        )
                         yield from self.finding(result, allowed, found, f"each array to {each:.3g}")
 
     def _by_value(self, settings: Settings, made: Array, names: tuple[str, ...], left: int) -> Iterator[Finding]:

@@ -38,9 +38,9 @@ def spacing(before: Layers, after: Layers, eps: float) -> Array:
     return eps * (np.abs(flat(before.tensors())) + np.abs(flat(after.tensors())))
 
 
-def _shape(gradient: Array, epsilon: float) -> Array:
-    """A first step of Adam or RMSprop with lr = 1, downhill."""
-    return -gradient / (np.abs(gradient) + epsilon)
+def _unit(gradient: Array, epsilon: float | None) -> Array:
+    """A step with lr = 1, downhill: SGD's where epsilon is None, else Adam's or RMSprop's first."""
+    return -gradient if epsilon is None else -gradient / (np.abs(gradient) + epsilon)
 
 
 def first_step(delta: Array, gradients: Sequence[Array], rounding: Array, relative: float) -> StepFit | None:
@@ -52,20 +52,18 @@ def first_step(delta: Array, gradients: Sequence[Array], rounding: Array, relati
     gradient, *others = gradients
     if delta.size < FEWEST or not gradient.any() or not delta.any():
         return None
-    rules: list[tuple[str, Callable[[Array], Array]]] = [("SGD", lambda g: -g)]
-    rules += [("Adam", lambda g, epsilon=epsilon: _shape(g, epsilon)) for epsilon in EPSILONS]
     best: StepFit | None = None
-    for name, rule in rules:
-        unit = rule(gradient)
+    for epsilon in (None, *EPSILONS):
+        unit = _unit(gradient, epsilon)
         lr = float(delta @ unit) / float(unit @ unit)
-        spread = np.sqrt(np.mean([(rule(g) - unit) ** 2 for g in others], axis=0)) if others else 0.0
+        spread = np.sqrt(np.mean([(_unit(g, epsilon) - unit) ** 2 for g in others], axis=0)) if others else 0.0
         allowed = 2 * rounding + abs(lr) * (8 * spread + 8 * relative * np.abs(unit))
         off = np.abs(delta - lr * unit)
         large = np.abs(lr * unit) > 4 * allowed
         if int(large.sum()) >= FEWEST and np.all(off <= allowed):
             error = float(np.linalg.norm(delta - lr * unit) / np.linalg.norm(delta))
             if best is None or error < best.error:
-                best = StepFit(name, lr, error)
+                best = StepFit("SGD" if epsilon is None else "Adam", lr, error)
     return best
 
 
@@ -78,7 +76,7 @@ def two_steps(
         return None
     for epsilon in (None, *EPSILONS[:4]):
         name = "SGD" if epsilon is None else "Adam"
-        unit = -start if epsilon is None else _shape(start, epsilon)
+        unit = _unit(start, epsilon)
         lr = float(delta @ unit) / float(unit @ unit) / 2
         for _ in range(12):
             second = gradient_at(_moved(before, lr * unit))
@@ -118,9 +116,7 @@ class Followed:
     told: bool = True
 
 
-def target_step(
-    target: Layers, after: Layers, online: Layers, online_after: Layers | None, eps: float
-) -> Followed:
+def target_step(target: Layers, after: Layers, online: Layers, online_after: Layers | None, eps: float) -> Followed:
     """target -> after, for a network that moved online -> online_after."""
     start, delta = flat(target.tensors()), flat(after.tensors()) - flat(target.tensors())
     rounding = 2 * spacing(target, after, eps)
@@ -128,7 +124,9 @@ def target_step(
         if online_after is not None:
             moved, towards = flat(online_after.tensors()) - flat(online.tensors()), start - flat(online.tensors())
             tau = _share(moved, towards)
-            fits = np.all(np.abs(moved - tau * towards) <= 2 * spacing(online, online_after, eps) + eps * np.abs(towards))
+            fits = np.all(
+                np.abs(moved - tau * towards) <= 2 * spacing(online, online_after, eps) + eps * np.abs(towards)
+            )
             if moved.any() and 0 < tau <= 1 and fits:
                 return Followed("swapped", f"the network moved towards its target, by {tau:.4g}")
         if not (flat((online_after or online).tensors()) - start).any():
