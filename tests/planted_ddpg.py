@@ -49,7 +49,8 @@ CRITIC_GROUPS = (
 # What torch's users write with autograd; the rest needs a backward by hand.
 TORCH_ACTOR = {
     "no minus", "sum for mean", "1/N twice", "mean over actions too", "added up twice", "weighted by Q", 
-    "replayed action", "target actor's action", "action not scaled", "clipped action", "target critic", "critic before its step",
+    "replayed action", "target actor's action", "action not scaled", "clipped action", "target critic",
+    "critic before its step",
     "tanh' missing", "tanh' twice", "action scale missing", "action scale twice", "clipped by norm", "clipped by value",
     "weight decay added", "bias gradient missing", "zero",
 }  # fmt: skip
@@ -522,3 +523,85 @@ def planted(seed, framework, which, many):
             mistakes = ("online networks in the target", "target is not detached")
         if possible(case, mistakes, allowed) and is_seen(implementation, case, mistakes):
             return case, mistakes, implementation(case, mistakes)
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+STEPS = ("", "step uphill", "two steps", "not moved", "critic's weights moved too")
+TARGETS = ("", "tau reversed", "hard copy", "swapped", "not moved")
+
+
+def _stepped(params, grads, how, lr, state, up=False):
+    """One step of SGD, Adam or RMSprop, as written everywhere."""
+    result, sign = [], 1 if up else -1
+    state["t"] = t = state.get("t", 0) + 1
+    for at, (p, g) in enumerate(zip(params, grads, strict=True)):
+        m, v = state.get(at, (np.zeros_like(g), np.zeros_like(g)))
+        m, v = np.asarray(0.9 * m + 0.1 * g, g.dtype), np.asarray(0.999 * v + 0.001 * g * g, g.dtype)
+        if how == "rmsprop":
+            v = np.asarray(0.01 * g * g, g.dtype)
+            step = g / (np.sqrt(v) + 1e-8)
+        elif how == "adam":
+            step = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        else:
+            step = g
+        state[at] = (m, v)
+        result.append((p + sign * lr * step).astype(p.dtype))
+    return result
+
+
+def planted_step(seed, mistake, target_mistake):
+    """Keyword arguments for `explain` with parameters before and after alone, no gradient handed over."""
+    rng = np.random.default_rng([seed, 99])
+    case = random_case(seed)
+    case = case.cast("float64") if mistake == "two steps" else case  # in float32 the second is too close to the first
+    how = ("sgd", "adam", "rmsprop")[int(rng.integers(2 if mistake == "two steps" else 3))]
+    lr, tau = float(rng.choice([1e-3, 1e-2])), float(rng.choice([0.005, 0.01, 0.1]))
+    before, state = case.nets["actor"], {}
+    after = before if mistake == "not moved" else _stepped(
+        before, numpy_actor(case, ()), how, lr, state, mistake == "step uphill"
+    )  # fmt: skip
+    if mistake == "two steps":
+        moved = Case(**{**vars(case), "nets": {**case.nets, "actor": after}})
+        after = _stepped(after, numpy_actor(moved, ()), how, lr, state)
+    critic_after = case.nets["critic"]
+    if mistake == "critic's weights moved too":
+        critic_after = _stepped(critic_after, numpy_critic(case, (mistake,)), how, lr, {})
+    target, critic, online_after = case.nets["target_critic"], case.nets["critic"], critic_after
+    shares = {"": tau, "tau reversed": 1 - tau, "hard copy": 1.0, "not moved": 0.0, "swapped": 0.0}
+    share = np.asarray(shares[target_mistake], case.dtype)
+    target_after = [t + share * (o - t) for t, o in zip(target, online_after, strict=True)]
+    if target_mistake == "hard copy":
+        target_after = [o.copy() for o in online_after]
+    if target_mistake == "swapped":
+        online_after = [o + np.asarray(tau, case.dtype) * (t - o) for t, o in zip(target, critic, strict=True)]
+    turn = (lambda a: a.T) if case.layout == "out,in" else (lambda a: a)
+    handed = case.handed_over("actor_gradient", [])
+    nets = {"actor_after": after, "critic_after": online_after, "target_critic_after": target_after}
+    return {**handed, "actor_gradient": None, **{name: [turn(a) for a in net] for name, net in nets.items()}}
+
+
+# --- the count --------------------------------------------------------------------------------------------------------
+
+
+def outcome(seed, framework, which, many):
+    """(what happened, a line that shows it): right, accused, exact, among several, other name, not explained, missed."""
+    from minddpg.gradcheck import explain
+
+    if many:
+        case, mistakes, gradient = planted(seed, framework, which, many)
+    else:
+        case, mistakes = random_case(seed), ()
+        gradient = IMPLEMENTATIONS[framework, which][0](case, ())
+    part = explain(**case.handed_over(f"{which}_gradient", gradient)).parts[0]
+    line = f"{framework} {which} seed {seed}: {mistakes} -> {part.mistakes} {part.alternatives}"
+    if not many:
+        return ("right" if part.ok else "accused"), line
+    if part.ok:
+        return "missed", line
+    if not part.mistakes:
+        return "not explained", line
+    fits = [{*names} for names in (part.mistakes, *part.alternatives)]
+    if {*mistakes} in fits:
+        return ("exact" if len(fits) == 1 else "among several"), line
+    return "other name", line

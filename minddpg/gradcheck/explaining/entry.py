@@ -74,12 +74,12 @@ def explain(
     obs (N, obs_dim), act (N, act_dim): the batch, act as it was replayed, in the environment's units; rew, terminated,
     truncated (N,), next_obs (N, obs_dim), gamma: for the critic's gradient.
 
-    actor_gradient, critic_gradient: what your code hands to its optimisers, descending, a gradient per parameter (from
-    a torch module: its .grad); None inside counts as zero. actor_gradient None, with actor_after: the step is explained.
+    actor_gradient, critic_gradient: what your code hands to its optimisers, descending, a gradient per
+    parameter (from a torch module: its .grad); None inside counts as zero. actor_gradient None, with actor_after: the step is explained.
 
     activation: of hidden layers, or one for the actor and one for the critic, each a name or one per layer: relu,
-    leaky_relu, tanh, sigmoid, elu, softplus, silu, gelu, linear. layout: "out,in" (PyTorch) or "in,out", needed only where all weights are square; left
-    out, what explains the numbers decides.
+    leaky_relu, tanh, sigmoid, elu, softplus, silu, gelu, linear. layout: "out,in" (PyTorch) or "in,out",
+    needed only where all weights are square; left out, what explains the numbers decides.
 
     Everything is computed in float64; a gradient has to be reproduced in every tensor to the rounding of its own dtype.
     Raises ExplainError, one line, where arrays do not fit together.
@@ -360,7 +360,7 @@ def _actor_step(problem: Problem, raws: dict[str, Raw], after: Layers, given: Gi
     """actor -> actor_after as one step of the gradient handed over, or else of the right one, or of a mistaken one."""
     name, before = "actor step", problem.actor
     delta = steps.flat(after.tensors()) - steps.flat(before.tensors())
-    eps = max(_eps_of(raws["actor"]), _eps_of(raws["actor_after"]))
+    eps = _eps_of(raws["actor_after"])
     rounding = steps.spacing(before, after, eps)
     if not delta.any():
         return Part(name, False, ("not moved",), said=("the actor is what it was",))
@@ -433,7 +433,7 @@ def _critic_step(problem: Problem, raws: dict[str, Raw], after: Layers) -> Part:
     """The critic has to stand still in the actor's step."""
     name, before = "critic in the actor's step", problem.critic
     delta = steps.flat(after.tensors()) - steps.flat(before.tensors())
-    eps = max(_eps_of(raws["critic"]), _eps_of(raws["critic_after"]))
+    eps = _eps_of(raws["critic_after"])
     if not delta.any():
         return Part(name, True, said=("it did not move",))
     rounding = steps.spacing(before, after, eps)
@@ -454,7 +454,7 @@ def _target(which: str, raws: dict[str, Raw], after: dict[str, Layers]) -> Part:
     name, target = f"target {which}", after.get(f"target_{which}")
     if target is None:
         raise ExplainError(f"target_{which}_after needs target_{which} too")
-    eps = max(_eps_of(raws[f"target_{which}"]), _eps_of(raws[f"target_{which}_after"]))
+    eps = _eps_of(raws[f"target_{which}_after"])
     found = steps.target_step(target, after[f"target_{which}_after"], after[which], after.get(f"{which}_after"), eps)
     mistakes = (found.mistake,) if found.mistake not in ("", "?") else ()
     return Part(name, found.mistake == "", mistakes, said=(found.said,), told=found.told)

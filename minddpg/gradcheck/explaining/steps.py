@@ -57,7 +57,7 @@ def first_step(delta: Array, gradients: Sequence[Array], rounding: Array, relati
         unit = _unit(gradient, epsilon)
         lr = float(delta @ unit) / float(unit @ unit)
         spread = np.sqrt(np.mean([(_unit(g, epsilon) - unit) ** 2 for g in others], axis=0)) if others else 0.0
-        allowed = 2 * rounding + abs(lr) * (8 * spread + 8 * relative * np.abs(unit))
+        allowed = 4 * rounding + abs(lr) * (8 * spread + 64 * relative * np.abs(unit))
         off = np.abs(delta - lr * unit)
         large = np.abs(lr * unit) > 4 * allowed
         if int(large.sum()) >= FEWEST and np.all(off <= allowed):
@@ -78,7 +78,7 @@ def two_steps(
         name = "SGD" if epsilon is None else "Adam"
         unit = _unit(start, epsilon)
         lr = float(delta @ unit) / float(unit @ unit) / 2
-        for _ in range(12):
+        for _ in range(20):
             second = gradient_at(_moved(before, lr * unit))
             if epsilon is None:
                 total = lr * (unit - second)
@@ -87,10 +87,11 @@ def two_steps(
                 v = (BETA2 * (1 - BETA2) * start**2 + (1 - BETA2) * second**2) / (1 - BETA2**2)
                 total = lr * (unit - m / (np.sqrt(v) + epsilon))
             ratio = float(delta @ total) / (float(total @ total) or 1.0)
-            if abs(ratio - 1) < 1e-13:
-                break
             lr *= ratio
-        allowed = 4 * rounding + 64 * relative * abs(lr) * np.abs(unit) + 64 * relative * np.abs(total)
+            if abs(ratio - 1) < 1e-15:
+                break
+        # The second gradient is read where rounding of the first step has put the parameters.
+        allowed = 4 * rounding + 1e4 * relative * (abs(lr) * np.abs(unit) + np.abs(total))
         one = lr * 2 * unit
         if lr and np.all(np.abs(delta - total) <= allowed) and np.any(np.abs(delta - one) > 4 * allowed):
             return StepFit(name, lr, float(np.linalg.norm(delta - total) / np.linalg.norm(delta)))
