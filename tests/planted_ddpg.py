@@ -48,7 +48,7 @@ CRITIC_GROUPS = (
 )
 # What torch's users write with autograd; the rest needs a backward by hand.
 TORCH_ACTOR = {
-    "no minus", "sum for mean", "1/N twice", "mean over actions too", "added up twice", "weighted by Q", 
+    "no minus", "sum for mean", "1/N twice", "mean over actions too", "added up twice", "weighted by Q",
     "replayed action", "target actor's action", "action not scaled", "clipped action", "target critic",
     "critic before its step",
     "tanh' missing", "tanh' twice", "action scale missing", "action scale twice", "clipped by norm", "clipped by value",
@@ -585,7 +585,7 @@ def planted_step(seed, mistake, target_mistake):
 
 
 def outcome(seed, framework, which, many):
-    """(what happened, a line that shows it): right, accused, exact, among several, other name, not explained, missed."""
+    """(what happened, a line that shows it): right, accused, exact, among several, other name, ..."""
     from minddpg.gradcheck import explain
 
     if many:

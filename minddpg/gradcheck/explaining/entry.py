@@ -75,7 +75,8 @@ def explain(
     truncated (N,), next_obs (N, obs_dim), gamma: for the critic's gradient.
 
     actor_gradient, critic_gradient: what your code hands to its optimisers, descending, a gradient per
-    parameter (from a torch module: its .grad); None inside counts as zero. actor_gradient None, with actor_after: the step is explained.
+    parameter (from a torch module: its .grad); None inside counts as zero. actor_gradient
+    None, with actor_after: the step is explained.
 
     activation: of hidden layers, or one for the actor and one for the critic, each a name or one per layer: relu,
     leaky_relu, tanh, sigmoid, elu, softplus, silu, gelu, linear. layout: "out,in" (PyTorch) or "in,out",

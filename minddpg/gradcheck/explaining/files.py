@@ -146,14 +146,15 @@ for name, net in nets.items():
 arrays |= {f"actor_gradient.{i}": g for i, g in enumerate(gradients)}
 np.savez("update.npz", **{k: np.asarray(v) for k, v in arrays.items()})
 """,
-    "jax": """# In your update, after gradients = jax.grad(actor_loss)(actor_params): trees of layers, kernel and bias in each.
+    "jax": """# In your update, after gradients = jax.grad(actor_loss)(actor_params):
 import jax
 import numpy as np
 
 arrays = {"obs": obs, "act": act, "action_scale": max_action}  # the batch; the bound, as a number
 trees = {"actor": actor_params, "critic": critic_params, "actor_gradient": gradients}
 for name, tree in trees.items():
-    arrays |= {name + jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    arrays |= {name + jax.tree_util.keystr(path): x for path, x in leaves}
 np.savez("update.npz", **{k.replace("/", "."): np.asarray(v) for k, v in arrays.items()})
 """,
     "numpy": """# In your update, before the actor's step: actor, critic and gradient are lists [W0, b0, W1, b1, ...].
