@@ -3,10 +3,11 @@
     python scripts/frameworks.py
 
 One update's numbers, the same weights and batch everywhere, as users of each would write it; every framework that is
-installed has to give minddpg's gradient to rounding, both ways, and `explain` has to call it right. What is not installed
-is said and left out: torch comes with the extra crosscheck, jax and tensorflow (or keras with it) are for you to install.
+installed has to give minddpg's gradient to rounding, both ways, and `explain` has to call it right. What is not
+installed is said and left out: torch comes with the extra crosscheck; jax, tensorflow and keras are for you to install.
 """
 
+import importlib
 import importlib.util
 
 import numpy as np

@@ -89,7 +89,7 @@ def leaves(value: Any, gradients: bool = False) -> list[npt.NDArray[Any] | None]
 def _numbers(value: Sequence[Any]) -> bool:
     """Whether nested lists are one array written out: a row of numbers, or rows of equal length."""
     if all(np.isscalar(item) for item in value):
-        return True
+        return bool(value)
     rows = all(isinstance(item, (list, tuple)) and all(np.isscalar(x) for x in item) for item in value)
     return rows and len(value) > 1 and len({len(item) for item in value}) == 1
 

@@ -313,12 +313,13 @@ def _how_wrong(table: list[tuple[int, float, float, float, bool]], names: list[s
             said.append(
                 f"{names[number]}: off by {relative:.2g} of its length, cosine {cosine:.6f}, length {length:.4g}"
             )
-    if cosines and min(np.abs(cosines)) > 1 - 1e-6 and lengths and max(lengths) < min(lengths) * (1 + 1e-3):
+    spread = max(lengths) - min(lengths) if lengths else math.inf
+    if cosines and min(np.abs(cosines)) > 1 - 1e-6 and spread < 1e-2 * abs(lengths[0] - 1):
         sign = "" if min(cosines) > 0 else "-"
+        length = float(np.linalg.norm(search.vector))
         said.append(
             f"the direction is right and the length {sign}{lengths[0]:.6g} of what it should be: a weight in the loss, "
-            "or clipping by norm to "
-            f"{search_length(search):.4g}, which is no round number"
+            f"or clipping by norm to {length:.4g}, which is no round number"
         )
     elif cosines and min(cosines) > 0.999:
         said.append("close everywhere: half precision, TF32, or another network than the one that was used")
@@ -330,11 +331,6 @@ def _how_wrong(table: list[tuple[int, float, float, float, bool]], names: list[s
             f"right down to {max(right, key=order.index)}, wrong from {min(wrong, key=order.index)} on: look between"
         )
     return said
-
-
-def search_length(search: Search) -> float:
-    """The length of the whole gradient that was handed over."""
-    return float(np.linalg.norm(search.vector))
 
 
 def _critic_without_target(given: Given, problem: Problem) -> Part:
