@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import itertools
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -63,8 +64,10 @@ def test_the_right_chains_are_those_of_ddpg(seed):
 
     hidden = len(agent.config.hidden_sizes)
     problem = chain.Problem(
-        layers(agent.actor), layers(agent.critic), batch.obs, batch.act, np.ones(agent.act_dim),
-        np.zeros(agent.act_dim), agent.critic.action_layer, (("relu",) * hidden,) * 2, rew=batch.rew, next_obs=batch.next_obs,
+        layers(agent.actor), layers(agent.critic), batch.obs, batch.act,
+        np.ones(agent.act_dim),
+        np.zeros(agent.act_dim), agent.critic.action_layer, (("relu",) * hidden,) * 2, rew=batch.rew,
+        next_obs=batch.next_obs,
         terminated=batch.terminated.astype(float), gamma=0.97, target_actor=layers(agent.target_actor),
         target_critic=layers(agent.target_critic),
     )  # fmt: skip
@@ -451,3 +454,23 @@ def test_four_frameworks_give_the_same_gradient(capsys, monkeypatch):
     assert frameworks.main() == 0
     assert ("| right |" in capsys.readouterr().out) == ("torch" in FRAMEWORKS)
     sys.modules.pop("frameworks", None)
+
+
+# --- the chapter ------------------------------------------------------------------------------------------------------
+
+CHAPTER = Path(chain.__file__).parent / "README.md"
+
+
+def test_the_chapters_example_says_what_is_shown(capsys):
+    text = CHAPTER.read_text(encoding="utf-8")
+    example, shown = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", text, re.S).groups()
+    exec(example, {})
+    printed = capsys.readouterr().out
+    numbers = r"\d(?:\.\d+)?e-\d+|(?<=to )0(?= )"  # the last digits of another CPU
+    assert re.sub(numbers, "#", printed.strip()) == re.sub(numbers, "#", shown.strip())
+
+
+def test_the_chapter_lists_every_mistake():
+    text = CHAPTER.read_text(encoding="utf-8")
+    for mistake in DDPG_MISTAKES.values():
+        assert f"| {mistake.name} | {', '.join(mistake.parts)} | {mistake.does} |" in text

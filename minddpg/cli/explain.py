@@ -70,5 +70,4 @@ def _catalogue(as_json: bool) -> None:
         return
     for mistake in DDPG_MISTAKES.values():
         print(f"{mistake.name} ({', '.join(mistake.parts)}): {mistake.does}.\n    instead: {mistake.instead}")
-        for framework, line in mistake.lines.items():
-            print(f"    {framework:<10} {line}")
+        print("\n".join(f"    {line}" for line in mistake.printed()))

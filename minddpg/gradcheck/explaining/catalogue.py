@@ -35,6 +35,11 @@ class Mistake:
             "numpy": self.numpy,
         }  # fmt: skip
 
+    def printed(self) -> list[str]:
+        """The lines to look for, a framework each, in columns; Keras beside TensorFlow."""
+        shown = {"tensorflow, keras": self.tensorflow, "jax": self.jax, "numpy": self.numpy}
+        return [f"{name:<17}  {line}" for name, line in {"torch": self.torch, **shown}.items()]
+
 
 BOTH = (ACTOR, CRITIC)
 _ALL = (

@@ -103,7 +103,7 @@ class Explanation:
         for name in self.told_of():
             mistake = DDPG_MISTAKES[name]
             lines += ["", f"{name}: {mistake.does}.", f"    instead: {mistake.instead}"]
-            lines += [f"    {at:<10} {line}" for at, line in mistake.lines.items()]
+            lines += [f"    {line}" for line in mistake.printed()]
         lines += ["", *self.notes] if self.notes else []
         return "\n".join(lines)
 
