@@ -166,10 +166,12 @@ def backward(
     mask: tuple[int, ...] | None,
     joined: slice,
     layer: int,
+    last_alone: bool = False,
 ) -> tuple[list[Array], Array]:
     """dz (N, out) of the last layer -> [dW0, db0, ...] and the gradient at the joined columns of `layer`'s input.
 
     mask: per hidden layer, which layer's slopes are taken; None: its own. joined: columns that come from outside.
+    last_alone: stop below the last layer.
     """
     tensors: list[Array] = []
     outside = np.zeros((len(dz), 0))
@@ -177,6 +179,8 @@ def backward(
         x, w = cache.inputs[at], network.weights[at]
         db = rounding.value(dz.sum(axis=0), np.abs(dz).sum(axis=0))
         tensors[:0] = [rounding.product(x.T, dz), db]
+        if last_alone:
+            break
         dx = rounding.product(dz, w.T)
         if at == layer:
             outside = dx[:, joined]
@@ -255,7 +259,7 @@ def actor_gradient(problem: Problem, settings: Settings, rounding: Rounding = EX
         factor = slope**tanh
     dz = dact * factor * scale**power
     none = slice(0, 0)
-    tensors, _ = backward(problem.actor, cache, dz, rounding, settings.get("actor mask"), none, -1)
+    tensors, _ = backward(problem.actor, cache, dz, rounding, settings.get("actor mask"), none, -1, "last" in settings)
     return finished(tensors, settings)
 
 
@@ -305,8 +309,8 @@ def critic_gradient(problem: Problem, settings: Settings, rounding: Rounding = E
     next_act = (
         problem.act if settings.get("next action") == "replayed" else mu(problem, next_actor, next_obs, rounding)[0]
     )
-    at = problem.obs if settings.get("next obs") == "obs" else next_obs
-    next_cache = forward(problem, next_critic, at, next_act, activation, rounding)
+    asked = problem.obs if settings.get("next obs") == "obs" else next_obs
+    next_cache = forward(problem, next_critic, asked, next_act, activation, rounding)
     goes_on = {
         "terminated": 1 - terminated,
         "none": np.ones(n),
@@ -337,10 +341,11 @@ def critic_gradient(problem: Problem, settings: Settings, rounding: Rounding = E
     if settings.get("loss") == "huber":
         error = np.clip(error, -1, 1) / 2
     dq = (2 / n * error)[:, None]
-    tensors, _ = backward(critic, cache, dq, rounding, settings.get("critic mask"), columns, problem.action_layer)
+    last, at = "last" in settings, problem.action_layer
+    tensors, _ = backward(critic, cache, dq, rounding, settings.get("critic mask"), columns, at, last)
     if settings.get("detached") == "no" and online_critic:
         dy = -dq * discount[:, None]
-        through, _ = backward(critic, next_cache, dy, rounding, None, columns, problem.action_layer)
+        through, _ = backward(critic, next_cache, dy, rounding, None, columns, at, last)
         tensors = [a + b for a, b in zip(tensors, through, strict=True)]
     return finished(tensors, settings)
 

@@ -231,11 +231,32 @@ class Search:
     def other(self) -> tuple[Array, Array]:
         """The gradient that may have been added, and its rounding."""
         if self._other is None:
-            problem = self.question.problem
-            off = noise(critic_in_actor_step, problem, {}, self.question.eps)
-            made = self.flat(critic_in_actor_step(problem, {}, EXACT))
+            off = noise(critic_in_actor_step, self.question.problem, {}, self.question.eps)
+            made = self.flat(critic_in_actor_step(self.question.problem, {}, EXACT))
             self._other = made, np.array([off[number] for number in self.compared])
         return self._other
+
+    def plausible(self, settings: Settings) -> bool:
+        """Whether the last layer alone, which needs no way down, could be what was handed over, whatever came later."""
+        key = repr(("last", sorted(settings.items())))
+        w, b = self.tensors[-2:]
+        if "transposed" in settings or "bias" in settings or w is None or b is None:
+            return True
+        if key not in self._made:
+            last = {**settings, "last": True}
+            made = np.concatenate([t.ravel() for t in self.question.chain(self.question.problem, last, self._exact)])
+            self._made[key] = made
+        made, given = self._made[key], np.concatenate([w.ravel(), b])
+        if _along(given[: w.size], made[: w.size]) and _along(given[w.size :], made[w.size :]):
+            return True
+        whole = np.abs(given) < np.abs(self.vector).max() * (1 - 1e-6)  # not cut off at a bound
+        if not np.all(whole) and (whole.sum() < 3 or _along(given[whole], made[whole])):
+            return True
+        others = [self.question.parameters.weights[-1].ravel()]
+        if self.question.other:
+            others.append(self.other()[0][-given.size :][: w.size])
+        # What is left of W when a multiple of the weights, or of another gradient, is taken away.
+        return any(_along(given[: w.size], made[: w.size], other) for other in others)
 
     # --- is it this one? ---
 
@@ -268,6 +289,8 @@ class Search:
 
     def explain(self, settings: Settings, names: tuple[str, ...], count: int) -> Iterator[Finding]:
         """What explains the gradient with these switches and `count` mistakes in all."""
+        if len(names) > 1 and not self.plausible(settings):
+            return
         made = self.made(settings)
         left = count - len(names)
         for value, more in self._factors(self.ratio(self.vector, made), left):
@@ -417,6 +440,18 @@ class Search:
             longer = float(length[at] / size[at]) if size[at] else math.nan
             result.append((number, relative, cosine, longer, bool(off[at] <= allowed[at])))
         return result
+
+
+def _along(given: Array, made: Array, other: Array | None = None) -> bool:
+    """Whether a vector is a multiple of another to about a hundredth, or of two of them together."""
+    columns = made[:, None] if other is None else np.stack([made, other], axis=1)
+    best = np.linalg.lstsq(columns, given, rcond=None)[0] if other is not None else None
+    if best is None:
+        square = float(made @ made)
+        rest = given - made * (float(given @ made) / square) if square else given
+    else:
+        rest = given - columns @ best
+    return float(rest @ rest) <= 1e-3 * float(given @ given)
 
 
 def _is_round(value: float, tolerance: float) -> bool:
