@@ -5,7 +5,8 @@
 Random architectures, layouts, bounds, activations and dtypes (tests/planted_ddpg.py). --right: right ones, none of
 which may be accused; --planted: so many with one mistake and so many with two, of the actor's and of the critic's
 gradient, by each framework that is installed; --steps: optimiser and target steps, parameters alone handed over. A
-combination of which a mistake cannot be seen (left out, the gradient is the same to 1e-4) is drawn again.
+combination of which a mistake cannot be seen (left out, the gradient is the same to 1e-4) is drawn again, and so is
+one whose factor is another one's as well (N, act_dim, 2 and the bound may coincide).
 """
 
 import argparse

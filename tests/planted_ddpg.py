@@ -505,9 +505,25 @@ def is_seen(implementation, case, mistakes):
     return all(np.linalg.norm(t) > 0 for t in all_of_them[::2]) or bool({"zero"} & {*mistakes})
 
 
+def coincides(case, mistakes):
+    """Whether other factors of no more mistakes are the same number here: N, act_dim, 2 and the bound may coincide."""
+    bound = float(case.scale[0]) if np.ptp(case.scale) == 0 else 1.0
+    factors = {
+        "sum for mean": case.n, "1/N twice": 1 / case.n, "mean over actions too": 1 / case.act.shape[1],
+        "added up twice": 2, "square's 2 missing": 0.5, "action scale missing": 1 / bound, "action scale twice": bound,
+    }  # fmt: skip
+    mine = [name for name in mistakes if name in factors]
+    wanted = np.prod([factors[name] for name in mine])
+    for many in range(len(mine) + 1):
+        for names in itertools.combinations(factors, many):
+            if {*names} != {*mine} and abs(np.prod([factors[name] for name in names]) - wanted) < 0.01 * wanted:
+                return bool(mine)
+    return False
+
+
 def possible(case, mistakes, allowed):
-    """Whether this case can have them."""
-    if allowed is not None and not {*mistakes} <= allowed:
+    """Whether this case can have them, and have them told from others."""
+    if (allowed is not None and not {*mistakes} <= allowed) or coincides(case, mistakes):
         return False
     return "critic_before" in case.nets or "critic before its step" not in mistakes
 
