@@ -244,6 +244,17 @@ def test_rounding_decides_and_nothing_else():
     assert "something on the way is float32" in str(explanation)
 
 
+def test_a_unit_on_its_kink_may_have_either_slope(monkeypatch):
+    case = plain_case()
+    case.nets["actor"][1::2] = [0 * b for b in case.nets["actor"][1::2]]
+    case.obs[0] = 0.0
+    assert explained(case).ok
+    monkeypatch.setattr(planted_ddpg, "_slope", lambda case, z: (z >= 0).astype(z.dtype))
+    assert explained(case).ok
+    monkeypatch.setattr(planted_ddpg, "_slope", lambda case, z: (z >= 0.1).astype(z.dtype))
+    assert not explained(plain_case(n=40)).ok
+
+
 # --- whatever it is handed --------------------------------------------------------------------------------------------
 
 

@@ -77,7 +77,8 @@ class Rounding:
 
     def slopes(self, slope: Callable[[Array], Array], z: Array, x: Array, w: Array, b: Array) -> Array:
         """The activation's slope at z = x w + b, or a little beside it."""
-        return slope(z + self.kink * self.eps * self.magnitude(x, w, b)) if self.kink else slope(z)
+        beside = self.eps * self.magnitude(x, w, b) + 1e-300  # something even where nothing was summed
+        return slope(z + self.kink * beside) if self.kink else slope(z)
 
 
 EXACT = Rounding()
