@@ -17,6 +17,8 @@ import gymnasium
 from .values import EnvError, cause, newest_ids, said, short
 from .vector import AnyVector
 
+FLATTEN = "flatten_obs"  # among env_kwargs: not for the environment, but to have its observations made one vector
+
 AnyEnv = gymnasium.Env[Any, Any]
 EnvironmentLike = str | Callable[[], "AnyEnv | AnyVector"]
 
@@ -24,7 +26,9 @@ EnvironmentLike = str | Callable[[], "AnyEnv | AnyVector"]
 def make(env: EnvironmentLike, env_kwargs: Mapping[str, Any] | None = None) -> Any:
     """The environment, or vector environment, of an id or a callable; EnvError where there is none."""
     if isinstance(env, str):
-        return _of_id(env, env_kwargs, lambda kwargs: gymnasium.make(env, **kwargs))
+        flattened, env_kwargs = _flattened(env_kwargs)
+        made = _of_id(env, env_kwargs, lambda kwargs: gymnasium.make(env, **kwargs))
+        return gymnasium.wrappers.FlattenObservation(made) if flattened else made
     if not callable(env):
         raise EnvError(f"env must be an environment id or a callable that makes one, not {short(env)}")
     if env_kwargs:
@@ -51,10 +55,11 @@ def name_of(env: EnvironmentLike, made: Any) -> str:
 def vector_of_id(env: str, num: int, vectorization: str, env_kwargs: Mapping[str, Any] | None) -> AnyVector:
     """num environments of an id in one vector, which begins no episode by itself; "async": in processes."""
     vector_kwargs: dict[str, Any] = {"autoreset_mode": gymnasium.vector.AutoresetMode.DISABLED}
-    wrappers: list[Any] = []
+    flattened, env_kwargs = _flattened(env_kwargs)
+    wrappers: list[Any] = [gymnasium.wrappers.FlattenObservation] if flattened else []
     if vectorization == "async":
         vector_kwargs["context"] = _start_method()
-        wrappers = [_deaf()]
+        wrappers.append(_deaf())
 
     def make_vector(kwargs: dict[str, Any]) -> AnyVector:
         return gymnasium.make_vec(
@@ -67,6 +72,15 @@ def vector_of_id(env: str, num: int, vectorization: str, env_kwargs: Mapping[str
         )
 
     return _of_id(env, env_kwargs, make_vector)
+
+
+def _flattened(env_kwargs: Mapping[str, Any] | None) -> tuple[bool, dict[str, Any]]:
+    """Whether observations are to be flattened, and what the environment itself is made with."""
+    kwargs = dict(env_kwargs or {})
+    flattened = kwargs.pop(FLATTEN, False)
+    if type(flattened) is not bool:
+        raise EnvError(f"{FLATTEN} must be true or false, not {short(flattened)}")
+    return flattened, kwargs
 
 
 def vector_of_callable(env: Callable[[], Any], num: int) -> AnyVector:
