@@ -130,6 +130,11 @@ def _deaf() -> Callable[[AnyEnv], AnyEnv]:
 def _of_id(env: str, env_kwargs: Mapping[str, Any] | None, function: Callable[[dict[str, Any]], Any]) -> Any:
     """function(keyword arguments), which makes env; where it fails, one line says why."""
     kwargs = {"disable_env_checker": True, **(env_kwargs or {})}  # what training needs is checked here
+    if env.startswith("dm_control/"):
+        try:
+            import shimmy  # noqa: F401  (registers them)
+        except ImportError:
+            raise EnvError(f"{env} needs the extra dm-control; from a checkout: pip install '.[dm-control]'") from None
     try:
         with warnings.catch_warnings(record=True) as caught:
             made = function(kwargs)

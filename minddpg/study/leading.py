@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,17 +87,15 @@ def lead(
             if stop.number is not None and state.signal is None:
                 state.signal = stop.number
                 (path / "stop").touch()
-                for future in waiting:
-                    future.cancel()
+                for future in [one for one in waiting if one.cancel()]:  # `wait` may never return these
+                    del waiting[future]
                 say("stopping: running jobs save what they have; a second Ctrl-C ends them at once")
             for future in over:
                 job = waiting.pop(future)
-                if future.cancelled():
-                    continue
                 record: Record | None
                 try:
                     record = future.result()
-                except (Exception, CancelledError) as error:
+                except Exception as error:  # of a job that raises, run_job makes a record: this one has died
                     record = _died(job, error, deaths)
                     with suppress(OSError):
                         job.marker.unlink(missing_ok=True)

@@ -96,8 +96,8 @@ def _scores(axes: Axes, summaries: Sequence[Summary], measure: str, names: bool)
         )
     _one_row_each(axes, summaries, names)
     title = {"last10": "Last 10 evaluations", "best": "Best evaluation"}[measure]
-    axes.set_title(f"{title}: IQM, interval, runs", loc="left", fontsize=9)
-    axes.set_xlabel("return")
+    axes.set_title(title, loc="left", fontsize=9)
+    axes.set_xlabel("return: IQM, interval, each run")
 
 
 def _profiles(axes: Axes, summaries: Sequence[Summary], measure: str) -> None:
@@ -134,7 +134,7 @@ def _improvements(axes: Axes, study: Study, summaries: Sequence[Summary], measur
             color, _ = _look(place)
             axes.plot([chance.low, chance.high], [place, place], color=color, linewidth=5, alpha=0.3)
             axes.plot([chance.value], [place], "o", color=color, markersize=6)
-    axes.set(xlim=(-0.03, 1.03), xlabel=f"probability ({measure})")
+    axes.set(xlim=(-0.05, 1.05), xticks=(0, 0.5, 1), xlabel=f"probability ({measure})")
     axes.set_title("Does the best beat this one?", loc="left", fontsize=9)
     axes.tick_params(labelleft=False)
 

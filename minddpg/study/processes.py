@@ -93,8 +93,9 @@ class _Slot:
                 except BaseException as error:
                     fine, result = False, error
                 future.set_result(result) if fine else future.set_exception(result)
-        if self.process is not None:
-            self._end(self.process)
+        if (process := self.process) is not None:
+            self.process = None
+            self._end(process)
 
     def _ask(self, call: Any) -> tuple[bool, Any]:
         process = self.process = self.process or self._start()

@@ -31,6 +31,7 @@ MEASURES = {  # a run's scores, by the names they have in its record
     "best_agent": "the agent of the best evaluation, over the same episodes",
 }
 MEASURE = "last10"
+FEW = 5  # runs, fewer of which a bootstrap draws too little from
 COLUMNS = ("env", "variant", "seed", "state", "planned", "steps", *MEASURES, "final_std", "best_step", "evaluations",
            "episodes", "seconds", "host", "cpu", "versions", "error")  # fmt: skip
 
@@ -159,7 +160,9 @@ class Study:
                 else:
                     rows.append([name, runs, *["-"] * 5])
             lines += [*aligned(rows), ""]
-        return "\n".join(lines[:-1])
+        few = min((len(one.scores) for one in self.summaries() if one.scores.size), default=FEW)
+        note = [f"With {few} of a kind, the intervals are too narrow; take {FEW} seeds or more."] if few < FEW else []
+        return "\n".join([*lines, *note]).rstrip()
 
     def write_tables(self) -> list[Path]:
         """results.csv, a row per run, and curves.csv, a row per evaluation of each.    -> their paths"""

@@ -9,7 +9,6 @@ one scale before they are averaged (normalised); the probability of improvement 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -106,11 +105,3 @@ def curve_interval(
         ends = [(1 - level) / 2, (1 + level) / 2]
         low[point], high[point] = np.quantile(interquartile_mean([values[draws]]), ends)
     return centre, low, high
-
-
-def checked(scores: Sequence[Any]) -> list[FloatArray]:
-    """Scores as arrays of finite numbers (runs,), one per task. Raises ValueError."""
-    arrays = [np.asarray(task, np.float64) for task in scores]
-    if not arrays or any(task.ndim != 1 or task.size == 0 or not np.isfinite(task).all() for task in arrays):
-        raise ValueError("scores must be one array of finite numbers per task, with a run in each")
-    return arrays

@@ -1,0 +1,93 @@
+"""What is shown while a study is made."""
+
+import io
+import os
+
+import pytest
+from studies import QUICK
+
+from minddpg.study import board
+from minddpg.study.board import Board, in_time
+from minddpg.study.leading import State
+from minddpg.study.results import make_plan
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def state(tmp_path):
+    """Four runs of 1,000 steps: one done, one failed, one at 300, one waiting."""
+    plan = make_plan("Pendulum-v1", (0, 1, 2, 3), {**QUICK, "steps": 1_000})
+    jobs = plan.jobs(tmp_path)
+    state = State(jobs, {jobs[0].name: {"state": "done"}, jobs[1].name: {"state": "failed", "error": "no"}})
+    state.running[jobs[2].name] = {"job": jobs[2].name, "step": 300, "last": -1_234.5}
+    return state
+
+
+def test_a_line_per_running_job_and_the_total(state):
+    shown = Board(io.StringIO())
+    shown(state)
+    begun = shown._begun[state.jobs[2].name][0]
+    state.running[state.jobs[2].name]["step"] = 400
+    first, total = shown.lines(state, begun + 10)
+    assert first == "Pendulum-v1 seed 2  [########------------]   400 of 1,000  return -1,234.5  10 steps/s"
+    # 10 steps/s: 600 steps of this one and 1,000 of the one that waits, one at a time
+    assert total == "4 runs: 1 done, 1 failed, 1 running, 1 waiting; 60% of all steps, 3 min left"
+
+
+def test_two_at_a_time_take_half_the_time(state):
+    shown = Board(io.StringIO())
+    state.running[state.jobs[3].name] = {"job": state.jobs[3].name, "step": 300}
+    shown(state)
+    begun = shown._begun[state.jobs[2].name][0]
+    for job in state.jobs[2:]:
+        state.running[job.name]["step"] = 400
+    assert shown.lines(state, begun + 10)[-1].endswith("2 running; 70% of all steps, 60 s left")
+
+
+def test_what_has_not_told_yet_says_what_it_does(state):
+    state.running = {state.jobs[2].name: {"state": "waiting for another process that has this run"}}
+    first, total = Board(io.StringIO()).lines(state, 0.0)
+    assert first == "Pendulum-v1 seed 2  waiting for another process that has this run"
+    assert "left" not in total
+
+
+def test_a_terminal_is_redrawn_in_place(state, monkeypatch):
+    monkeypatch.setattr(board.shutil, "get_terminal_size", lambda: os.terminal_size((40, 20)))
+    stream = Terminal()
+    shown = Board(stream)
+    shown(state)
+    before = len(stream.getvalue())
+    shown(state)
+    again = stream.getvalue()[before:]
+    assert again.startswith("\033[2F\033[J")
+    lines = again.removeprefix("\033[2F\033[J").splitlines()
+    assert len(lines) == 2
+    assert all(len(line) <= 39 for line in lines)
+    shown.say("something happened")
+    assert stream.getvalue().endswith("\033[2F\033[Jsomething happened\n")
+    shown.close()
+    assert stream.getvalue().endswith("happened\n\033[J")
+
+
+def test_elsewhere_lines_come_seldom(state, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(board.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    shown = Board(stream)
+    for _ in range(600):
+        now[0] += 0.5
+        shown(state)
+    assert 5 <= stream.getvalue().count("4 runs:") <= 10
+    assert "\033" not in stream.getvalue()
+    shown.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "1 s"), (99, "99 s"), (101, "2 min"), (5_900, "99 min"), (12_000, "3 h 20 min")]
+)
+def test_times_in_words(seconds, words):
+    assert in_time(seconds) == words
