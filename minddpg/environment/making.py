@@ -26,9 +26,9 @@ EnvironmentLike = str | Callable[[], "AnyEnv | AnyVector"]
 def make(env: EnvironmentLike, env_kwargs: Mapping[str, Any] | None = None) -> Any:
     """The environment, or vector environment, of an id or a callable; EnvError where there is none."""
     if isinstance(env, str):
-        flattened, env_kwargs = _flattened(env_kwargs)
+        flat, env_kwargs = flattened_and_rest(env_kwargs)
         made = _of_id(env, env_kwargs, lambda kwargs: gymnasium.make(env, **kwargs))
-        return gymnasium.wrappers.FlattenObservation(made) if flattened else made
+        return gymnasium.wrappers.FlattenObservation(made) if flat else made
     if not callable(env):
         raise EnvError(f"env must be an environment id or a callable that makes one, not {short(env)}")
     if env_kwargs:
@@ -55,8 +55,8 @@ def name_of(env: EnvironmentLike, made: Any) -> str:
 def vector_of_id(env: str, num: int, vectorization: str, env_kwargs: Mapping[str, Any] | None) -> AnyVector:
     """num environments of an id in one vector, which begins no episode by itself; "async": in processes."""
     vector_kwargs: dict[str, Any] = {"autoreset_mode": gymnasium.vector.AutoresetMode.DISABLED}
-    flattened, env_kwargs = _flattened(env_kwargs)
-    wrappers: list[Any] = [gymnasium.wrappers.FlattenObservation] if flattened else []
+    flat, env_kwargs = flattened_and_rest(env_kwargs)
+    wrappers: list[Any] = [gymnasium.wrappers.FlattenObservation] if flat else []
     if vectorization == "async":
         vector_kwargs["context"] = _start_method()
         wrappers.append(_deaf())
@@ -74,7 +74,7 @@ def vector_of_id(env: str, num: int, vectorization: str, env_kwargs: Mapping[str
     return _of_id(env, env_kwargs, make_vector)
 
 
-def _flattened(env_kwargs: Mapping[str, Any] | None) -> tuple[bool, dict[str, Any]]:
+def flattened_and_rest(env_kwargs: Mapping[str, Any] | None) -> tuple[bool, dict[str, Any]]:
     """Whether observations are to be flattened, and what the environment itself is made with."""
     kwargs = dict(env_kwargs or {})
     flattened = kwargs.pop(FLATTEN, False)
