@@ -35,7 +35,7 @@ def test_a_line_per_running_job_and_the_total(state):
     first, total = shown.lines(state, begun + 10)
     assert first == "Pendulum-v1 seed 2  [########------------]   400 of 1,000  return -1,234.5  10 steps/s"
     # 10 steps/s: 600 steps of this one and 1,000 of the one that waits, one at a time
-    assert total == "4 runs: 1 done, 1 failed, 1 running, 1 waiting; 60% of all steps, 3 min left"
+    assert total == "4 runs: 1 done, 1 failed, 1 running, 1 waiting; 60 % of all steps, 3 min left"
 
 
 def test_two_at_a_time_take_half_the_time(state):
@@ -45,7 +45,7 @@ def test_two_at_a_time_take_half_the_time(state):
     begun = shown._begun[state.jobs[2].name][0]
     for job in state.jobs[2:]:
         state.running[job.name]["step"] = 400
-    assert shown.lines(state, begun + 10)[-1].endswith("2 running; 70% of all steps, 60 s left")
+    assert shown.lines(state, begun + 10)[-1].endswith("2 running; 70 % of all steps, 60 s left")
 
 
 def test_what_has_not_told_yet_says_what_it_does(state):

@@ -71,4 +71,3 @@ def run(args: argparse.Namespace) -> int:
         out = sys.stderr if args.json else sys.stdout
         print(f"video of the first episode, return {returns[0]:.1f}: {args.video}", file=out)
     return 0
-

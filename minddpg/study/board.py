@@ -69,7 +69,7 @@ class Board:
         words = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
         share = at / sum(job.steps for job in state.jobs)
         time_left = "" if math.isnan(left) or not left else f", {in_time(left)} left"
-        return f"{len(state.jobs)} runs: {words or 'none begun'}; {share:.0%} of all steps{time_left}"
+        return f"{len(state.jobs)} runs: {words or 'none begun'}; {100 * share:.0f} % of all steps{time_left}"
 
     def say(self, text: str) -> None:
         """A line that stays."""

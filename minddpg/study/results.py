@@ -104,7 +104,7 @@ class Study:
     def summary(self, env: str, variant: str, measure: str = MEASURE) -> Summary:
         """Statistics of these."""
         scores = self.scores(env, variant, measure)
-        found = [_estimate(statistic, [scores]) for statistic in
+        found = [estimate(statistic, [scores]) for statistic in
                  (statistics.interquartile_mean, statistics.mean, statistics.median)]  # fmt: skip
         return Summary(env, variant, len(self.plan.seeds), scores, *found)
 
@@ -117,7 +117,7 @@ class Study:
         pairs = [(self.scores(one, variant, measure), self.scores(one, other, measure))
                  for one in ([env] if env else self.plan.configs)]  # fmt: skip
         kept = [pair for pair in pairs if pair[0].size and pair[1].size]
-        return _estimate(statistics.improvement, [mine for mine, _ in kept], [others for _, others in kept])
+        return estimate(statistics.improvement, [mine for mine, _ in kept], [others for _, others in kept])
 
     def best(self, env: str, measure: str = MEASURE) -> Best:
         """The variant with the highest interquartile mean. Raises ConfigError where nothing varies or is done."""
@@ -182,7 +182,8 @@ class Study:
         return [write_csv(self.path / "results.csv", COLUMNS, rows), write_csv(self.path / "curves.csv", names, points)]
 
 
-def _estimate(statistic: Callable[..., FloatArray], *groups: statistics.Scores) -> Estimate:
+def estimate(statistic: Callable[..., FloatArray], *groups: statistics.Scores) -> Estimate:
+    """statistic(*groups) with its interval; NaN where a group has no scores."""
     if not groups[0] or any(task.size == 0 for group in groups for task in group):
         return Estimate(math.nan, math.nan, math.nan)
     low, high = statistics.interval(statistic, *groups)
