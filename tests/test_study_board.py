@@ -23,16 +23,15 @@ def state(tmp_path):
     plan = make_plan("Pendulum-v1", (0, 1, 2, 3), {**QUICK, "steps": 1_000})
     jobs = plan.jobs(tmp_path)
     state = State(jobs, {jobs[0].name: {"state": "done"}, jobs[1].name: {"state": "failed", "error": "no"}})
-    state.running[jobs[2].name] = {"job": jobs[2].name, "step": 300, "last": -1_234.5}
+    state.running[jobs[2].name] = {"job": jobs[2].name, "step": 300, "last": -1_234.5, "when": 50.0}
     return state
 
 
 def test_a_line_per_running_job_and_the_total(state):
     shown = Board(io.StringIO())
     shown(state)
-    begun = shown._begun[state.jobs[2].name][0]
-    state.running[state.jobs[2].name]["step"] = 400
-    first, total = shown.lines(state, begun + 10)
+    state.running[state.jobs[2].name].update(step=400, when=60.0)
+    first, total = shown.lines(state)
     assert first == "Pendulum-v1 seed 2  [########------------]   400 of 1,000  return -1,234.5  10 steps/s"
     # 10 steps/s: 600 steps of this one and 1,000 of the one that waits, one at a time
     assert total == "4 runs: 1 done, 1 failed, 1 running, 1 waiting; 60 % of all steps, 3 min left"
@@ -40,19 +39,23 @@ def test_a_line_per_running_job_and_the_total(state):
 
 def test_two_at_a_time_take_half_the_time(state):
     shown = Board(io.StringIO())
-    state.running[state.jobs[3].name] = {"job": state.jobs[3].name, "step": 300}
+    state.running[state.jobs[3].name] = {"job": state.jobs[3].name, "step": 300, "when": 7.0}
     shown(state)
-    begun = shown._begun[state.jobs[2].name][0]
     for job in state.jobs[2:]:
         state.running[job.name]["step"] = 400
-    assert shown.lines(state, begun + 10)[-1].endswith("2 running; 70 % of all steps, 60 s left")
+        state.running[job.name]["when"] += 10
+    assert shown.lines(state)[-1].endswith("2 running; 70 % of all steps, 60 s left")
 
 
 def test_what_has_not_told_yet_says_what_it_does(state):
     state.running = {state.jobs[2].name: {"state": "waiting for another process that has this run"}}
-    first, total = Board(io.StringIO()).lines(state, 0.0)
+    first, total = Board(io.StringIO()).lines(state)
     assert first == "Pendulum-v1 seed 2  waiting for another process that has this run"
     assert "left" not in total
+    state.running = {state.jobs[2].name: {"state": "trained; being evaluated"}}
+    first, total = Board(io.StringIO()).lines(state)
+    assert first.endswith("trained; being evaluated")
+    assert "75 % of all steps" in total
 
 
 def test_a_terminal_is_redrawn_in_place(state, monkeypatch):

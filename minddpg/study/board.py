@@ -23,7 +23,7 @@ class Board:
         self.started = time.monotonic()
         self._drawn = 0  # lines, on a terminal
         self._next, self._pause = self.started + 2.0, 2.0  # of plain lines: then twice as long, up to a minute
-        self._begun: dict[str, tuple[float, int]] = {}  # when a job was first seen, and where
+        self._begun: dict[str, tuple[float, int]] = {}  # where a job was when it was first seen, and when, by its clock
         self._speeds: dict[tuple[str, str], float] = {}  # steps a second, by environment and variant
 
     def __call__(self, state: State) -> None:
@@ -31,15 +31,15 @@ class Board:
         now = time.monotonic()
         for name, marker in state.running.items():
             if "step" in marker and name not in self._begun:
-                self._begun[name] = now, marker["step"]
+                self._begun[name] = marker["when"], marker["step"]
         if self.is_terminal:
-            self._draw(self.lines(state, now))
+            self._draw(self.lines(state))
         elif now >= self._next:
             self._pause = min(60.0, 2 * self._pause)
             self._next = now + self._pause
-            print("\n".join(self.lines(state, now)), file=self.stream, flush=True)
+            print("\n".join(self.lines(state)), file=self.stream, flush=True)
 
-    def lines(self, state: State, now: float) -> list[str]:
+    def lines(self, state: State) -> list[str]:
         """One per running job, and the total."""
         running = [job for job in state.jobs if job.name in state.running and job.name not in state.records]
         waiting = [job for job in state.jobs if job.name not in state.running and job.name not in state.records]
@@ -48,8 +48,8 @@ class Board:
         at = sum(job.steps for job in state.jobs if job.name in state.records)
         for job in running:
             marker = state.running[job.name]
-            step = int(marker.get("step", 0))
-            speed = self._speed(job, step, now)
+            step = int(marker.get("step", job.steps if marker.get("state", "").startswith("trained") else 0))
+            speed = self._speed(job, marker)
             at += step
             left += (job.steps - step) / speed if speed else math.nan
             shown.append(_line(job, marker, speed, width))
@@ -57,10 +57,12 @@ class Board:
         left += sum(job.steps / self._speeds.get((job.env, job.variant), usual) for job in waiting)
         return [*shown, self._total(state, at, left / max(1, len(running)), len(running), len(waiting))]
 
-    def _speed(self, job: Job, step: int, now: float) -> float | None:
-        begun, first = self._begun.get(job.name, (now, step))
-        if step > first and now > begun + 1:
-            self._speeds[job.env, job.variant] = (step - first) / (now - begun)
+    def _speed(self, job: Job, marker: dict[str, Any]) -> float | None:
+        """Steps a second; of others of its kind where its own is not known yet."""
+        if job.name in self._begun and "step" in marker:
+            begun, first = self._begun[job.name]
+            if marker["step"] > first and marker["when"] > begun:
+                self._speeds[job.env, job.variant] = (marker["step"] - first) / (marker["when"] - begun)
         return self._speeds.get((job.env, job.variant))
 
     def _total(self, state: State, at: int, left: float, running: int, waiting: int) -> str:

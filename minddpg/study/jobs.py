@@ -81,6 +81,7 @@ def _run(job: Job, teller: Teller) -> Record:
                 return found
     if result.interrupted:
         return STOPPED
+    teller.tell(state="trained; being evaluated")
     return {"state": "done", **measures(job, result)}
 
 

@@ -27,6 +27,7 @@ from ..runs.files import BROKEN, VERSION, RunError, damaged, read_regular, write
 from ..seeds import checked_seed
 
 PLAN = "study.json"
+FILES = (PLAN, "results.csv", "curves.csv", "study.png", "output.txt")  # for people; runs/ besides
 EPISODES = 100  # of the evaluations at the end of a run
 EVALUATION_SEED = 10_000  # of their starts
 LONGEST = 100  # characters of a directory's name

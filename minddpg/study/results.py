@@ -25,7 +25,7 @@ from .plan import EPISODES, Job, Plan, grid, is_study
 from .statistics import FloatArray
 
 MEASURES = {  # a run's scores, by the names they have in its record
-    "last10": "mean of the last 10 evaluations while training",
+    "last10": "mean of the last 10 evaluations while training, or of as many as there are",
     "best": "best evaluation while training: lucky as well as good",
     "final": "the last agent, over {episodes} episodes from starts of their own",
     "best_agent": "the agent of the best evaluation, over the same episodes",
@@ -144,7 +144,7 @@ class Study:
             steps = np.intersect1d(steps, table["step"])
         return steps, np.array([table["mean"][np.isin(table["step"], steps)] for table in tables])
 
-    def table(self, measures: Sequence[str] = ("last10", "best")) -> str:
+    def table(self, measures: Sequence[str] = ("final", "last10", "best")) -> str:
         """Statistics of every variant in every environment, for a terminal."""
         lines = []
         for measure in measures:
