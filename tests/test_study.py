@@ -301,7 +301,7 @@ def test_a_signal_stops_a_study_which_goes_on_later(tmp_path):
 def test_jobs_that_run_stop_at_a_signal(tmp_path, fatal):
     """In processes, in the middle of a run; the study that goes on ends with the same files."""
     path = tmp_path / "s"
-    jobs = made(path, plan_of(seeds=(0, 1), config={"steps": 2_000, "learning_starts": 1_990}))
+    jobs = made(path, plan_of(seeds=(0, 1), config={"steps": 1_200, "learning_starts": 1_190}))
     sent = []
 
     def interrupt(state):

@@ -76,6 +76,19 @@ def test_a_terminal_is_redrawn_in_place(state, monkeypatch):
     assert stream.getvalue().endswith("happened\n\033[J")
 
 
+def test_no_more_is_drawn_than_a_terminal_has_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(board.shutil, "get_terminal_size", lambda: os.terminal_size((80, 10)))
+    jobs = make_plan("Pendulum-v1", range(30), QUICK).jobs(tmp_path)
+    state = State(jobs, running={job.name: {"job": job.name, "step": 1, "when": 0.0} for job in jobs})
+    stream = Terminal()
+    Board(stream)(state)
+    drawn = stream.getvalue().removeprefix("\033[J").splitlines()
+    assert len(drawn) == 8
+    assert drawn[5].startswith("Pendulum-v1 seed 5 ")
+    assert drawn[6] == "and 24 more"
+    assert drawn[7].startswith("30 runs: 30 running")
+
+
 def test_elsewhere_lines_come_seldom(state, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(board.time, "monotonic", lambda: now[0])

@@ -85,7 +85,10 @@ class Board:
     def _draw(self, lines: list[str]) -> None:
         if not self.is_terminal:
             return
-        width = shutil.get_terminal_size().columns - 1
+        size = shutil.get_terminal_size()
+        width, most = size.columns - 1, max(2, size.lines - 2)
+        if len(lines) > most:  # what has scrolled away cannot be drawn over
+            lines = [*lines[: most - 2], f"and {len(lines) - most + 1} more", lines[-1]]
         up = f"\033[{self._drawn}F" if self._drawn else ""
         print(f"{up}\033[J" + "".join(f"{line[:width]}\n" for line in lines), end="", file=self.stream, flush=True)
         self._drawn = len(lines)

@@ -64,7 +64,7 @@ class Job:
     @property
     def marker(self) -> Path:
         """The file that says that it is running, and how far it is."""
-        return Path(self.study) / "running" / f"{self.name.replace('/', '|')}.json"
+        return Path(self.study) / "running" / f"{self.name.replace('/', '~')}.json"
 
     @property
     def stop(self) -> Path:

@@ -174,6 +174,7 @@ def _hear(calls: IO[bytes], jobs: queue.SimpleQueue[Any]) -> None:
 def _how(code: int) -> str:
     if code < 0:
         with suppress(ValueError):
-            hint = ", perhaps for want of memory" if code == -signal.SIGKILL else "; output.txt says where"
-            return f"its process was ended by {signal.Signals(-code).name}{hint}"
+            name = signal.Signals(-code).name
+            hint = ", perhaps for want of memory" if name == "SIGKILL" else "; output.txt says where"
+            return f"its process was ended by {name}{hint}"
     return f"its process ended with exit status {code}; output.txt may say why"
