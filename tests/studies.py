@@ -9,7 +9,7 @@ from minddpg import Config
 from minddpg.study import Plan, Study, grid
 
 FATAL = '''
-import os, signal
+import os, signal, time
 from pathlib import Path
 
 import gymnasium
@@ -17,7 +17,10 @@ from gymnasium.envs.classic_control import PendulumEnv
 
 
 class Fatal(PendulumEnv):
-    """At its step `at`: ends its process, unless the file `once` is there, which it makes first; or fails."""
+    """At its step `at`: ends its process, unless the file `once` is there, which it makes first; or fails.
+
+    how="slow": takes its time, as long as that file is there.
+    """
 
     def __init__(self, at=0, once=None, how="kill"):
         super().__init__()
@@ -25,6 +28,8 @@ class Fatal(PendulumEnv):
 
     def step(self, action):
         self.made += 1
+        if self.how == "slow" and os.path.exists(self.once):
+            time.sleep(0.01)
         if self.made == self.at and not (self.once and os.path.exists(self.once)):
             if self.once:
                 Path(self.once).touch()

@@ -40,7 +40,7 @@ def study_figure(study: Study, measure: str = MEASURE) -> Figure:
         summaries = [study.summary(env, variant, measure) for variant in variants]
         done = sum(len(one.scores) for one in summaries)
         asked = sum(one.asked for one in summaries)
-        runs = f"{done} runs" if done == asked else f"{done} of {asked} runs"
+        runs = _runs(done) if done == asked else f"{done} of {_runs(asked)}"
         steps = study.plan.configs[env].steps
         part.suptitle(f"{_drawable(env[:60])}, {steps:,} steps, {runs}", fontweight="bold", parse_math=False)
         grid = part.add_gridspec(2, 1, height_ratios=(4, second))
@@ -153,4 +153,8 @@ def _look(place: int) -> tuple[str, str]:
 
 
 def _name(one: Summary) -> str:
-    return _shortened(_drawable(one.variant or f"{len(one.scores)} runs"))
+    return _shortened(_drawable(one.variant or _runs(len(one.scores))))
+
+
+def _runs(n: int) -> str:
+    return "1 run" if n == 1 else f"{n} runs"
