@@ -21,6 +21,7 @@ def test_the_curves_are_interquartile_means_and_every_seed(tmp_path):
     thick = [line for line in axes.lines if line.get_linewidth() > 2]
     thin = [line for line in axes.lines if line.get_linewidth() < 1]
     assert (len(thick), len(thin)) == (2, 10)
+    assert axes.get_xlim() == (0, 20_400)
     steps, curves = study.curves("Pendulum-v1", "tau=0.02")
     np.testing.assert_array_equal(thick[1].get_xdata(), steps)
     np.testing.assert_allclose(thick[1].get_ydata(), interquartile_mean([curves.T]))

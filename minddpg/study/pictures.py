@@ -67,12 +67,13 @@ def _curves(axes: Axes, study: Study, env: str, summaries: Sequence[Summary]) ->
             continue
         color, dashes = _look(place)
         for curve in curves:
-            axes.plot(steps, curve, color=color, linewidth=0.6, alpha=0.4, linestyle=dashes)
+            axes.plot(steps, curve, color=color, linewidth=0.6, alpha=0.4, linestyle=dashes, marker=_marker(curve))
         centre, low, high = statistics.curve_interval(curves)
         axes.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0)
         label = f"{_name(one)}:  {number(float(centre[-1]))}"
         axes.plot(steps, centre, color=color, linewidth=2.2, linestyle=dashes, marker=_marker(centre), label=label)
-    axes.set(xlabel=STEPS, ylabel="return of an evaluation, without noise")
+    planned = max(job.steps for job in study.jobs if job.env == env)
+    axes.set(xlabel=STEPS, ylabel="return of an evaluation, without noise", xlim=(0, 1.02 * planned))
     _count_in_thousands(axes)
     axes.set_title("Learning: interquartile mean, 95 % interval; thin: each seed", loc="left", fontsize=10)
     legend = axes.legend(
