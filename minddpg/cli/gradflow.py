@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from .options import Commands, add_fresh_agent, agent_and_batch, check_file, fail, positive, whole
+from .options import Commands, add_fresh_agent, agent_and_batch, check_file, fail, fresh_config, positive, whole
 
 if TYPE_CHECKING:
     from ..agent import DDPG
@@ -57,6 +57,7 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trace, draw, report."""
+    fresh_config(args, "DIR")  # what goes wrong with the flags alone is said first
     if args.report is not None and args.directory is None:
         fail("--report is of a run; name its DIR")
     if args.mistakes and (args.plot is not None or args.report is not None):

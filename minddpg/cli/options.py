@@ -224,17 +224,22 @@ def field_value(field: dataclasses.Field[Any]) -> Any:
     return parse
 
 
-def agent_and_batch(args: argparse.Namespace, without: str) -> tuple[DDPG, Batch, str]:
-    """A run's agent and some transitions it learnt from, or a fresh agent and random ones; and what they are, in words.
-
-    without: what flags for a fresh agent do not go with.
-    """
+def fresh_config(args: argparse.Namespace, without: str) -> Config:
+    """Of a fresh agent. without: what flags for one do not go with."""
     changes = config_flags(args)
     flags = [f"--{name.replace('_', '-')}" for name in changes]
     flags += [flag for flag, value in (("--obs-dim", args.obs_dim), ("--act-dim", args.act_dim)) if value]
     if flags and (args.directory is not None or without == "--planted"):
         fail(f"{flags[0]} is for a fresh agent; leave out {without} or the flag")
-    config = FRESH.replace(**changes)
+    return FRESH.replace(**changes)
+
+
+def agent_and_batch(args: argparse.Namespace, without: str) -> tuple[DDPG, Batch, str]:
+    """A run's agent and some transitions it learnt from, or a fresh agent and random ones; and what they are, in words.
+
+    without: see `fresh_config`.
+    """
+    config = fresh_config(args, without)
 
     import numpy as np
 

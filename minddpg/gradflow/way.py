@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -129,7 +130,8 @@ def look(learner: Learner, batch: Batch, rates: Rates) -> Look:
 def stepped(network: Network, gradient: FloatArray, state: Adam, lr: float) -> tuple[Network, Network]:
     """The network after a step of Adam, and the step, laid out like it. Nothing given is changed."""
     moved = copy_network(network)
-    adam(moved.params, gradient, Adam(state.m.copy(), state.v.copy(), state.t.copy()), lr)
+    with suppress(FloatingPointError):  # such a step is refused, and nothing moves
+        adam(moved.params, gradient, Adam(state.m.copy(), state.v.copy(), state.t.copy()), lr)
     return moved, moved._replace(params=moved.params - network.params)
 
 
