@@ -13,7 +13,7 @@ SEEDS = range(10)
 
 
 def row_of(agent, batch, rewards=None):
-    seen = look(agent.learner, batch, agent.rates)
+    seen = look(agent.learner, agent.checked(batch), agent.rates)
     rewards = rewards or (float(batch.rew.min()), float(batch.rew.max()))
     return statistics(agent.learner, seen, rewards, agent.config.gamma)
 

@@ -462,7 +462,7 @@ def test_panels_hold_the_tables(run):
     assert labelled(learning, f"median of the last {EPISODES}")[-1] == np.median(progress["return"][-EPISODES:])
     evaluated = labelled(learning, "evaluation, without noise")
     steps = np.unique(evaluations["step"])
-    assert len(steps) == 3
+    assert len(steps) == 2  # the first was due before there had been an update
     assert evaluated.tolist() == [evaluations["return"][evaluations["step"] == s][0] for s in steps]
     saturation = titled(figure, "Can the gradient pass the tanh?")
     np.testing.assert_array_equal(labelled(saturation, "share of |mu(s)| > 0.99"), gradients["saturated"])

@@ -156,7 +156,7 @@ def test_a_job_is_made_once(tmp_path):
 
 
 def test_what_is_kept_of_a_run(tmp_path):
-    (job,) = made(tmp_path / "s", plan_of(config={"steps": 360, "evaluate_every": 30}))
+    (job,) = made(tmp_path / "s", plan_of(config={"steps": 360, "learning_starts": 20, "evaluate_every": 30}))
     record = run_job(job)
     means = [row["mean"] for row in minddpg.runs.tables.load_table(job.run, "eval").as_rows()]
     assert len(means) == record["evaluations"] == 12

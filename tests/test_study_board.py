@@ -59,7 +59,7 @@ def test_what_has_not_told_yet_says_what_it_does(state):
 
 
 def test_a_terminal_is_redrawn_in_place(state, monkeypatch):
-    monkeypatch.setattr(board.shutil, "get_terminal_size", lambda: os.terminal_size((40, 20)))
+    monkeypatch.setattr(board.shutil, "get_terminal_size", lambda *_, **__: os.terminal_size((40, 20)))
     stream = Terminal()
     shown = Board(stream)
     shown(state)
@@ -77,7 +77,7 @@ def test_a_terminal_is_redrawn_in_place(state, monkeypatch):
 
 
 def test_no_more_is_drawn_than_a_terminal_has_lines(tmp_path, monkeypatch):
-    monkeypatch.setattr(board.shutil, "get_terminal_size", lambda: os.terminal_size((80, 10)))
+    monkeypatch.setattr(board.shutil, "get_terminal_size", lambda *_, **__: os.terminal_size((80, 10)))
     jobs = make_plan("Pendulum-v1", range(30), QUICK).jobs(tmp_path)
     state = State(jobs, running={job.name: {"job": job.name, "step": 1, "when": 0.0} for job in jobs})
     stream = Terminal()

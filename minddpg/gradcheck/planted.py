@@ -83,8 +83,6 @@ WEIGHTS = """        x = layer_input(network, cache, layer)
             dz = relu_backward(linear_backward_input(dz, hidden_rows(network, layer)), x)
 """
 CRITIC_FIRST = """    critic_loss, q_mean, target_q_mean = critic_step(learner, batch, rates)
-    if np.isnan(critic_loss):
-        return Losses(critic_loss, np.nan, q_mean, target_q_mean, np.nan)
 """
 BIAS = "            dbias[k] += dy[i, k]"
 TANH = "result[i] = upstream[i] * (1 - output[i] * output[i])"
