@@ -82,11 +82,11 @@ def run(args: argparse.Namespace) -> int:
     asked = args.batch_size
     if args.directory is not None:
         asked = args.batch_size = asked or load_info(args.directory).config.batch_size  # what is no run is said first
-    if args.plot is not None or args.report is not None:
-        require_matplotlib()
     agent, batch, what = agent_and_batch(args, "DIR")
     if args.dim is not None and args.dim >= agent.act_dim:
         fail(f"--dim {args.dim} is too much: the actions have {agent.act_dim} components, 0 to {agent.act_dim - 1}")
+    if args.plot is not None or args.report is not None:
+        require_matplotlib()
 
     from ..fast.jit import is_warm, mark_warm
     from ..gradflow import mistakes, trace
