@@ -13,7 +13,7 @@ from minddpg.extras import ExtraError
 from minddpg.runs.directory import steps_made
 from minddpg.study.leading import dask
 
-LONG = {**QUICK, "steps": 1_500, "learning_starts": 1_450}
+LONG = {**QUICK, "steps": 30_000, "learning_starts": 29_950, "evaluate_every": 30_000}  # seconds, next to no updates
 
 
 def test_without_dask_the_extra_is_named(monkeypatch):
