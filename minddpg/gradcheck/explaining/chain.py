@@ -351,12 +351,6 @@ def critic_gradient(problem: Problem, settings: Settings, rounding: Rounding = E
     return finished(tensors, settings)
 
 
-def mean_q(problem: Problem, actor: Layers) -> float:
-    """mean Q(s, mu(s))."""
-    act, _, _ = mu(problem, actor, problem.obs, EXACT)
-    return float(forward(problem, problem.critic, problem.obs, act, problem.activations[1], EXACT).output.mean())
-
-
 # --- what rounding explains -----------------------------------------------------------------------------------------
 
 Chain = Callable[[Problem, Settings, Rounding], list[Array]]

@@ -10,8 +10,6 @@ from typing import Any
 
 from .catalogue import DDPG_MISTAKES
 
-UNEXPLAINED = "unexplained"
-
 
 @dataclass(frozen=True)
 class Part:
