@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from .config import Config
 from .ddpg import Learner, Losses, Rates, policy, update
-from .fast.jit import FloatArray, call, mark_warm
+from .fast.jit import FloatArray, call, jit, mark_warm
+from .fast.threads import begin, end, rest, team
 from .networks import (
     FAN_IN,
     FAN_OUT,
@@ -27,6 +28,17 @@ from .networks import (
 from .optim import new_adam
 from .replay import Batch, ReplayBuffer, ShapeError, check_shapes
 from .seeds import random_streams
+
+
+@jit
+def _update(
+    team: int, threads: int, learner: Learner, transitions: Batch, indices: npt.NDArray[np.int64], rates: Rates
+) -> Losses:
+    """`ddpg.update` with so many threads of a team."""
+    begin(team, threads)
+    losses = update(learner, transitions, indices, rates)
+    end(team)
+    return losses
 
 
 class DDPG:
@@ -50,6 +62,7 @@ class DDPG:
         self.learner = Learner(
             actor, critic, copy_network(actor), copy_network(critic), new_adam(actor.params), new_adam(critic.params)
         )
+        self.threads = 1  # that share an update; no bit of it depends on how many
         self.rates = Rates(config.gamma, config.tau, config.actor_lr, config.critic_lr, config.critic_weight_decay)
 
     @property
@@ -130,7 +143,20 @@ class DDPG:
         return self._update(stored, indices)
 
     def _update(self, transitions: Batch, indices: npt.NDArray[np.int64]) -> Losses:
-        losses = call(update, self.config.dtype, self.learner, transitions, indices, self.rates)
+        try:
+            losses = call(
+                _update,
+                self.config.dtype,
+                team(self.threads),
+                self.threads,
+                self.learner,
+                transitions,
+                indices,
+                self.rates,
+            )
+        except BaseException:
+            rest()
+            raise
         return Losses(*map(float, losses))
 
     def not_finite(self) -> list[str]:

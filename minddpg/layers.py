@@ -5,12 +5,18 @@ and never divide by N: the loss did that. Results are written into `out` arrays 
 is no zero_grad. Arrays are C-contiguous and of one float dtype.
 
 Notation in the derivations: row i of x is x_i; a sum over i runs over the batch.
+
+`share(f, parts, work, arguments)` is f(0, parts, *arguments), or f for parts of it in several threads; where f stands
+below its only caller, read on there.
 """
 
 import numpy as np
 
 from .fast.jit import FloatArray, each, jit, where
 from .fast.matmul import matmul, matmul_left_transposed, matmul_right_transposed
+from .fast.threads import share
+
+ROWS, COLUMNS = 32, 64  # that are one part of what threads share
 
 
 @jit
@@ -19,7 +25,12 @@ def linear_forward(x: FloatArray, weight: FloatArray, bias: FloatArray, out: Flo
     if x.shape[1] != weight.shape[0] or weight.shape[1] != bias.size:
         raise ValueError("linear_forward: x must be (N, in) for a weight (in, out) and a bias (out,)")
     matmul(x, weight, out)
-    for i in range(len(out)):
+    share(_add_bias, -(-len(out) // ROWS), out.size, (out, bias))
+
+
+@jit
+def _add_bias(first: int, last: int, out: FloatArray, bias: FloatArray) -> None:
+    for i in range(first * ROWS, min(last * ROWS, len(out))):
         for j in each(bias):
             out[i, j] += bias[j]
 
@@ -34,11 +45,17 @@ def linear_backward_weights(x: FloatArray, dy: FloatArray, dweight: FloatArray, 
     if len(x) != len(dy):
         raise ValueError("linear_backward_weights: x and dy must have one row per sample each")
     matmul_left_transposed(x, dy, dweight)
-    for k in each(dbias):
-        dbias[k] = 0
-    for i in range(len(dy)):
-        for k in each(dbias):
-            dbias[k] += dy[i, k]
+    share(_sum_rows, -(-dbias.size // COLUMNS), dy.size, (dy, dbias))
+
+
+@jit
+def _sum_rows(first: int, last: int, dy: FloatArray, dbias: FloatArray) -> None:
+    part, rows = dbias[first * COLUMNS : last * COLUMNS], dy[:, first * COLUMNS : last * COLUMNS]
+    for k in each(part):
+        part[k] = 0
+    for i in range(len(rows)):
+        for k in each(part):
+            part[k] += rows[i, k]
 
 
 @jit
@@ -69,8 +86,13 @@ def linear_relu_forward(x: FloatArray, weight: FloatArray, bias: FloatArray, out
     if x.shape[1] != weight.shape[0] or weight.shape[1] != bias.size:
         raise ValueError("linear_relu_forward: x must be (N, in) for a weight (in, out) and a bias (out,)")
     matmul(x, weight, out)
+    share(_add_bias_relu, -(-len(out) // ROWS), out.size, (out, bias))
+
+
+@jit
+def _add_bias_relu(first: int, last: int, out: FloatArray, bias: FloatArray) -> None:
     zero = out.dtype.type(0)
-    for i in range(len(out)):
+    for i in range(first * ROWS, min(last * ROWS, len(out))):
         for j in each(bias):
             z = out[i, j] + bias[j]
             out[i, j] = where(z < zero, zero, z)  # asked this way round, a NaN stays one
@@ -83,21 +105,31 @@ def relu_backward(dh: FloatArray, h: FloatArray) -> FloatArray:
     max(z, 0) moves with z where z > 0, which is where h > 0, and not at all elsewhere. At z = 0 the slope is taken as
     0. h may have further columns (a joined action), which are not looked at.
     """
+    share(_mask, -(-len(dh) // ROWS), dh.size, (dh, h))
+    return dh
+
+
+@jit
+def _mask(first: int, last: int, dh: FloatArray, h: FloatArray) -> None:
     zero = dh.dtype.type(0)
-    for i in range(len(dh)):
+    for i in range(first * ROWS, min(last * ROWS, len(dh))):
         gradient, output = dh[i], h[i, : dh.shape[1]]
         for j in each(gradient):
             gradient[j] *= output[j] > zero
-    return dh
 
 
 @jit
 def tanh_forward(z: FloatArray) -> FloatArray:
     """a = tanh(z), in place.    z (N, dim) becomes a in [-1, 1] and is returned."""
-    flat = z.reshape(z.size)
-    for i in each(flat):
-        flat[i] = np.tanh(flat[i])
+    share(_tanh, -(-z.size // COLUMNS), 30 * z.size, (z.reshape(z.size),))
     return z
+
+
+@jit
+def _tanh(first: int, last: int, flat: FloatArray) -> None:
+    part = flat[first * COLUMNS : last * COLUMNS]
+    for i in each(part):
+        part[i] = np.tanh(part[i])
 
 
 @jit
