@@ -50,12 +50,12 @@ def linear_backward_weights(x: FloatArray, dy: FloatArray, dweight: FloatArray, 
 
 @jit
 def _sum_rows(first: int, last: int, dy: FloatArray, dbias: FloatArray) -> None:
-    part, rows = dbias[first * COLUMNS : last * COLUMNS], dy[:, first * COLUMNS : last * COLUMNS]
-    for k in each(part):
-        part[k] = 0
-    for i in range(len(rows)):
-        for k in each(part):
-            part[k] += rows[i, k]
+    dbias, dy = dbias[first * COLUMNS : last * COLUMNS], dy[:, first * COLUMNS : last * COLUMNS]
+    for k in each(dbias):
+        dbias[k] = 0
+    for i in range(len(dy)):
+        for k in each(dbias):
+            dbias[k] += dy[i, k]
 
 
 @jit
@@ -127,9 +127,9 @@ def tanh_forward(z: FloatArray) -> FloatArray:
 
 @jit
 def _tanh(first: int, last: int, flat: FloatArray) -> None:
-    part = flat[first * COLUMNS : last * COLUMNS]
-    for i in each(part):
-        part[i] = np.tanh(part[i])
+    flat = flat[first * COLUMNS : last * COLUMNS]
+    for i in each(flat):
+        flat[i] = np.tanh(flat[i])
 
 
 @jit

@@ -45,8 +45,8 @@ def adam(params: FloatArray, gradient: FloatArray, state: Adam, lr: float) -> No
 
 @jit
 def _adam(
-    first: int,
-    last: int,
+    start: int,
+    stop: int,
     params: FloatArray,
     gradient: FloatArray,
     m: FloatArray,
@@ -58,16 +58,16 @@ def _adam(
     keep1, take1 = number(BETA1), number(1 - BETA1)
     keep2, take2 = number(BETA2), number(1 - BETA2)
     eps, zero, flush = number(EPSILON), number(0), number(FLUSH)
-    start, stop = first * PIECE, last * PIECE
+    start, stop = start * PIECE, stop * PIECE
     params, gradient, m, v = params[start:stop], gradient[start:stop], m[start:stop], v[start:stop]
     for i in each(params):
-        first_moment = keep1 * m[i] + take1 * gradient[i]
-        second_moment = keep2 * v[i] + take2 * gradient[i] * gradient[i]
-        first_moment = where(np.abs(first_moment) < flush, zero, first_moment)
-        second_moment = where(second_moment < flush, zero, second_moment)
-        m[i] = first_moment
-        v[i] = second_moment
-        params[i] -= step * first_moment / (np.sqrt(second_moment) / root + eps)
+        first = keep1 * m[i] + take1 * gradient[i]
+        second = keep2 * v[i] + take2 * gradient[i] * gradient[i]
+        first = where(np.abs(first) < flush, zero, first)
+        second = where(second < flush, zero, second)
+        m[i] = first
+        v[i] = second
+        params[i] -= step * first / (np.sqrt(second) / root + eps)
 
 
 @jit
@@ -77,7 +77,7 @@ def polyak(target: FloatArray, online: FloatArray, tau: float) -> None:
 
 
 @jit
-def _polyak(first: int, last: int, target: FloatArray, online: FloatArray, tau: float) -> None:
-    target, online = target[first * PIECE : last * PIECE], online[first * PIECE : last * PIECE]
+def _polyak(start: int, stop: int, target: FloatArray, online: FloatArray, tau: float) -> None:
+    target, online = target[start * PIECE : stop * PIECE], online[start * PIECE : stop * PIECE]
     for i in each(target):
         target[i] += tau * (online[i] - target[i])

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from conftest import agent_of, clean_environment, make_batch
 
-from minddpg import Config, ReplayBuffer, train
+from minddpg import Config, ReplayBuffer, resume, train
 from minddpg.fast import threads
 from minddpg.fast.jit import jit
-from minddpg.fast.threads import TROUBLE, begin, end, share, team
+from minddpg.fast.threads import TROUBLE, begin, cpus, end, share, team
 
 LARGE = {
     "hidden_sizes": (130, 70),
@@ -119,7 +119,7 @@ print(ctypes.c_int64.from_address(threads.team(2) + threads.PARTS).value > 0)
     assert output_of(code) == "True"
 
 
-def output_of(code, seconds=120):
+def output_of(code, seconds=300):
     """What a process prints that must end well, and in time."""
     environment = clean_environment(PYTHONPATH=os.pathsep.join(sys.path), PYTHONWARNINGS="ignore")
     done = subprocess.run(
@@ -190,6 +190,7 @@ from minddpg import agent as module
 import minddpg.fast.threads as threads, ctypes
 first, real = run(), module.call
 def failing(*arguments):
+    if arguments[0] is not module._update: return real(*arguments)
     ctypes.c_int64.from_address(threads.team(3) + threads.THREADS).value = 3  # as if it had not come to its end
     raise KeyboardInterrupt
 module.call = failing
@@ -227,7 +228,7 @@ def test_safe(what):
 def test_safe_with_processes(how, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(COMMON + STARTED.format(how=how))
-    code = f"import subprocess, sys; subprocess.run([sys.executable, {str(program)!r}], check=True, timeout=100)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, {str(program)!r}], check=True, timeout=250)"
     assert output_of(code) == "True"
 
 
@@ -277,3 +278,19 @@ def test_threads_of_a_run_change_no_bit():
     for name, value in found[1].items():
         np.testing.assert_array_equal(found[2][name], value)
         np.testing.assert_array_equal(found["auto"][name], value)
+
+
+def test_a_run_goes_on_with_another_number(tmp_path):
+    config = Config(hidden_sizes=(64, 64), batch_size=64, learning_starts=64, steps=120)
+    whole = train("Pendulum-v1", config, seed=1, threads=1).agent.state_dict()
+    train("Pendulum-v1", config.replace(steps=90), seed=1, threads=3, out=tmp_path / "run")
+    for name, value in resume(tmp_path / "run", steps=120, threads=2).agent.state_dict().items():
+        np.testing.assert_array_equal(whole[name], value, err_msg=name)
+
+
+def test_a_run_says_what_it_chose(caplog):
+    caplog.set_level("INFO", "minddpg")
+    train("Pendulum-v1", Config(hidden_sizes=(4,), batch_size=8, learning_starts=8, steps=40))
+    lines = [line for line in caplog.messages if "for an update" in line]
+    assert len(lines) == (cpus() > 1 or bool(TROUBLE))
+    assert all(line.startswith("one thread for an update: ") for line in lines)
