@@ -193,12 +193,16 @@ BUGS = {
 }
 
 
+# Taken once: pytest changes os.environ with every test, and the threads below would read it meanwhile.
+ENVIRONMENT = clean_environment(NUMBA_DISABLE_JIT="1", PYTHONDONTWRITEBYTECODE="1")
+
+
 def run_tests(package, test, tmp_path):
     own = (
         f"--basetemp={tmp_path / 'tmp'}"  # by default pytest clears what other pytests left, and runs in another's way
     )
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", own, str(TESTS / test)]
-    environment = clean_environment(PYTHONPATH=str(package), NUMBA_DISABLE_JIT="1", PYTHONDONTWRITEBYTECODE="1")
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(package)}
     return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
 
 
