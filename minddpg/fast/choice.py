@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 BEFORE = 20  # updates with one thread, until memory has found its place
-ROUNDS, BLOCK = 3, 5  # a look: so many times so many updates with each number; the first of a block is not counted
+ROUNDS, BLOCK = 3, 5  # a look: so many times so many updates with each number
 SHORTEST = 250e-6  # seconds; helpers take 50 us to wake, so that a shorter update would gain nothing
 MARGIN = 1.03  # an update must be so much faster with another number
 HOPELESS = 3 * BLOCK  # usual updates that one may take: then the machine is busy, and the look goes on without it
@@ -84,10 +84,7 @@ class Choice:
     def _decide(self) -> None:
         """The look is over."""
         before = self.number if len(self.seconds) > 1 else 0
-        self.seconds = {
-            number: statistics.median([t for i, t in enumerate(times) if i % BLOCK] or times)
-            for number, times in self._times.items()
-        }
+        self.seconds = {number: statistics.median(times) for number, times in self._times.items()}
         fastest = min(self.seconds, key=lambda number: self.seconds[number])
         if self.seconds[fastest] * MARGIN < self.seconds.get(self.number, np.inf):
             self.number = fastest
