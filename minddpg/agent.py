@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .config import Config
 from .ddpg import Learner, Losses, Rates, policy, update
 from .fast.jit import FloatArray, call, jit, mark_warm
-from .fast.threads import begin, end, rest, team
+from .fast.threads import begin, compile_help, end, rest, team
 from .networks import (
     FAN_IN,
     FAN_OUT,
@@ -31,7 +31,7 @@ from .seeds import random_streams
 
 
 @jit
-def _update(
+def shared_update(
     team: int, threads: int, learner: Learner, transitions: Batch, indices: npt.NDArray[np.int64], rates: Rates
 ) -> Losses:
     """`ddpg.update` with so many threads of a team."""
@@ -145,7 +145,7 @@ class DDPG:
     def _update(self, transitions: Batch, indices: npt.NDArray[np.int64]) -> Losses:
         try:
             losses = call(
-                _update,
+                shared_update,
                 self.config.dtype,
                 team(self.threads),
                 self.threads,
@@ -248,4 +248,5 @@ def warmup(dtype: str = "float32") -> None:
     agent, replay = smallest(dtype)
     agent.update_from(replay, np.random.default_rng(0))
     agent.act([0.0])
+    compile_help()
     mark_warm(dtype)

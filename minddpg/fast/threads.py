@@ -278,6 +278,12 @@ if not numba.config.DISABLE_JIT:
         return (lambda team: None) if TROUBLE else compiled
 
 
+def compile_help() -> Any:
+    """The machine code that helpers run; None where there are none."""
+    function: Any = None if TROUBLE else _help
+    return function and function.compile((types.int64, types.int64))
+
+
 class Team:
     """Helpers that sleep until an update wants them."""
 
@@ -294,8 +300,7 @@ class Team:
         """Have threads - 1 helpers, or as many as the system allows: the others take more parts then."""
         if len(self._helpers) >= threads - 1:
             return
-        function: Any = _help
-        entry = function.compile((types.int64, types.int64))  # now, and not in the new thread, which is given no time
+        entry = compile_help()  # now, and not in the new thread, which is given no time
         while len(self._helpers) < threads - 1:
             number = len(self._helpers) + 1
             helper = threading.Thread(target=entry, args=(self.address, number), name=f"minddpg-{number}", daemon=True)
