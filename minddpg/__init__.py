@@ -17,6 +17,7 @@ Reading order, the way data flows:
     progress.py             what training shows while it goes on
     profile.py              where the time of a run goes
     memory.py               how much memory there is, asked before it is taken
+    showing.py              small tables, for a repr and for notebooks
     runs/                   the files of a run: whole or not there, checkpoints, tables, the lock
     gradcheck/              finite differences against hand-written gradients, minddpg's and other people's
     gradflow/               one update from inside: the trace of a gradient, what is wrong with it, pictures

@@ -42,6 +42,9 @@ from .replay import (
     take,
 )
 from .seeds import random_streams
+from .showing import html_table, text_table
+
+LAYERS_HEAD = ("parameters", "shape", "RMS")
 
 
 class NotFinite(ArithmeticError):
@@ -274,8 +277,27 @@ class DDPG:
         return [name for name, view in self.views().items() if not np.isfinite(view).all()]
 
     def __repr__(self) -> str:
+        return f"{self.title()}\n{text_table(LAYERS_HEAD, self._layers()[0])}"
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        rows, sizes = self._layers()
+        return f"<p>{self.title()}</p>{html_table(LAYERS_HEAD, rows, sizes={2: sizes})}"
+
+    def title(self) -> str:
+        """The agent in a line."""
         sizes = "-".join(map(str, self.config.hidden_sizes)) or "no hidden layer"
         return f"DDPG({self.obs_dim} observations, {self.act_dim} actions, {sizes}, {self.updates:,} updates)"
+
+    def _layers(self) -> tuple[list[tuple[str, ...]], list[float]]:
+        """A row per array of actor and critic, and each one's RMS."""
+        rows: list[tuple[str, ...]] = []
+        sizes: list[float] = []
+        for name, network in (("actor", self.actor), ("critic", self.critic)):
+            for key, array in named_parameters(network).items():
+                sizes.append(float(np.sqrt(np.mean(array.astype(np.float64) ** 2))))
+                rows.append((f"{name}.{key}", str(array.shape), f"{sizes[-1]:.3g}"))
+        return rows, sizes
 
     def is_finite(self) -> bool:
         """Whether every parameter and moment is a finite number."""

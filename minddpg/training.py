@@ -40,6 +40,7 @@ from .runs.directory import RunDirectory, RunInfo, load_info, open_agent, other_
 from .runs.files import RunError
 from .runs.tables import load_table
 from .seeds import checked_seed, episode_seed, random_streams
+from .showing import html_table, text_table
 
 if TYPE_CHECKING:
     from .tensorboard import TensorBoard
@@ -283,15 +284,26 @@ class TrainResult:
     directory: Path | None = None
 
     def __repr__(self) -> str:
+        rows = self._rows()
+        table = text_table(("TrainResult", ""), rows)
+        return "\n".join([table, *(f"wrong, {finding}" for finding in self.diagnoses)])
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        wrong = [("wrong", str(finding)) for finding in self.diagnoses]
+        return html_table(("TrainResult", ""), [*self._rows(), *wrong])
+
+    def _rows(self) -> list[tuple[str, str]]:
         stopped = ", interrupted" if self.interrupted else ""
-        lines = [f"TrainResult: {self.steps:,} steps, {len(self.history):,} episodes{stopped}", repr(self.agent)]
+        rows = [("steps", f"{self.steps:,}{stopped}"), ("episodes", f"{len(self.history):,}")]
         if last := [row["return"] for row in self.history[-10:]]:
-            lines.append(f"mean of the last {len(last)} returns while learning: {sum(last) / len(last):.1f}")
+            rows.append((f"mean of the last {len(last)} returns while learning", f"{sum(last) / len(last):.1f}"))
         if self.evaluations:
             best, latest = max(self.evaluations, key=lambda row: row["mean"]), self.evaluations[-1]
-            lines.append(f"evaluations: best {best['mean']:.1f} at step {best['step']:,.0f}, last {latest['mean']:.1f}")
-        lines += [f"files: {self.directory}"] if self.directory else []
-        return "\n  ".join([*lines, *map(str, self.diagnoses)])
+            rows.append(("best evaluation", f"{best['mean']:.1f} at step {best['step']:,.0f}"))
+            rows.append(("last evaluation", f"{latest['mean']:.1f}"))
+        rows += [("files", str(self.directory))] if self.directory else []
+        return [*rows, ("agent", self.agent.title())]
 
 
 def train(

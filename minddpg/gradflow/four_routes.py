@@ -26,10 +26,12 @@ from ..gradcheck import Mode, numeric_gradient
 from ..layers import tanh_backward
 from ..networks import Network, actor_forward, backward, backward_to_weights, copy_network, critic_forward, layer_input
 from ..replay import Batch
+from ..showing import html_table, text_table
 from .way import norm
 
 Result = TypeVar("Result")
 
+ROUTES_HEAD = ("route", "off (a) by", "elements", "seconds", "memory")
 SAMPLES = 256  # elements that finite differences look at
 LARGEST_JACOBIAN = 256_000_000  # bytes; a larger one is not formed, only counted
 
@@ -49,23 +51,32 @@ class Route:
     note: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Routes:
-    """The comparison. gradient: that of route (a), (P,)."""
+    """The comparison. `print(routes)` is a table. gradient: that of route (a), (P,)."""
 
     routes: tuple[Route, ...]
     gradient: FloatArray
 
     def __str__(self) -> str:
-        named = max(len(route.name) for route in self.routes)
-        head = f"{'route':<{named}} {'off (a) by':>11} {'elements':>9} {'seconds':>9} {'memory':>10}"
-        lines = ["four routes to the actor's gradient, in float64", head]
-        for r in self.routes:
-            numbers = f"{'-':>11} {'-':>9} {'-':>9}" if r.elements == 0 else (
-                f"{r.difference:>11.1e} {r.elements:>9,} {r.seconds:>9.4f}"
-            )  # fmt: skip
-            lines.append(f"{r.name:<{named}} {numbers} {_bytes(r.nbytes):>10}  {r.note}")
-        return "\n".join(lines)
+        lines = text_table(ROUTES_HEAD, self.rows()).splitlines()
+        notes = ["", *(f"   {route.note}" for route in self.routes)]
+        named = ["four routes to the actor's gradient, in float64"]
+        return "\n".join([*named, *(line + note for line, note in zip(lines, notes, strict=True))])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return html_table(ROUTES_HEAD, self.rows(), [route.note for route in self.routes])
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """As written in tables; "-" for a route that was not taken."""
+        return [
+            (r.name, *((f"{r.difference:.1e}", f"{r.elements:,}", f"{r.seconds:.4f}") if r.elements else ("-",) * 3),
+             _bytes(r.nbytes))
+            for r in self.routes
+        ]  # fmt: skip
 
 
 class Chain(NamedTuple):
