@@ -21,6 +21,7 @@ Reading order, the way data flows:
     runs/                   the files of a run: whole or not there, checkpoints, tables, the lock
     gradcheck/              finite differences against hand-written gradients, minddpg's and other people's
     gradflow/               one update from inside: the trace of a gradient, what is wrong with it, pictures
+    study/                  many runs over an executor: seeds, environments, settings; statistics, pictures
     export.py               a policy for programs that have no minddpg: NumPy, ONNX
     video.py                an episode as a video
     tensorboard.py          a run's tables as TensorBoard shows them
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from . import gradcheck as gradcheck
     from . import gradflow as gradflow
+    from . import study as study
     from .agent import DDPG as DDPG
     from .agent import NotFinite as NotFinite
     from .config import Config as Config
@@ -74,6 +76,7 @@ _HOME = {
     "RunError": "runs.files",
     "gradcheck": "",
     "gradflow": "",
+    "study": "",
 }
 __all__ = ["__version__", *_HOME]
 

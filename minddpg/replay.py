@@ -276,7 +276,7 @@ class ReplayBuffer:
         """Indices (batch_size,) of held transitions, uniform and with replacement."""
         if self.size == 0:
             raise ValueError("the replay is empty; add a transition before drawing")
-        return (rng.random(batch_size) * self.size).astype(np.int64)  # rng.integers takes four times as long
+        return rng.integers(self.size, size=batch_size)
 
     def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
         """A batch of held transitions, uniform and with replacement."""

@@ -323,6 +323,7 @@ def train(
     profile: Profile | None = None,
     threads: int | str = AUTO,
     warn: Callable[[str], None] | None = None,
+    stop: Stop | None = None,
 ) -> TrainResult:
     """Train a new agent on an environment.
 
@@ -338,6 +339,7 @@ def train(
     that the run can be extended. tensorboard: also write event files (extra tensorboard). profile: takes the times of
     the parts. threads: that share an update, or "auto": as many as make this run's updates fastest.
     warn: called with what is visibly wrong, in one line; None: a warning of the logger "minddpg".
+    stop: once its number is set, from wherever, the run ends as it does at the signal of that number.
     The agent learnt is the same with any of these after env_kwargs.
 
     Ctrl-C, SIGTERM and SIGHUP finish the step and make a checkpoint; a second one interrupts at once. Raises
@@ -357,7 +359,7 @@ def train(
             not isinstance(env, str), vectorization, environments.low.tolist(), environments.high.tolist(),
             None if parameters_from is None else os.fspath(parameters_from),
         )  # fmt: skip
-        session = Session(run, env, info, warn or _log)
+        session = Session(run, env, info, warn or _log, stop)
         if out is not None:
             session.directory = RunDirectory.create(out, info, session.tree())
         return session.go(progress, checkpoint_every, keep_replay, tensorboard, profile)
@@ -375,6 +377,7 @@ def resume(
     profile: Profile | None = None,
     threads: int | str = AUTO,
     warn: Callable[[str], None] | None = None,
+    stop: Stop | None = None,
 ) -> TrainResult:
     """Go on with a run from its last checkpoint, to the bit: it ends as if it had never stopped.
 
@@ -408,7 +411,7 @@ def resume(
                     raise ValueError("config.json has another seed")
                 run, lost = Run.resume(tree["run"], environments, directory.read_replay, info.config)
                 run.threads = Threads(threads)
-                session = Session(run, env, info, warn or _log)
+                session = Session(run, env, info, warn or _log, stop)
                 session.restore(tree)
             for why in lost:
                 session.warn(f"the episode in progress starts anew ({why}); from here on the run is another one")
@@ -425,13 +428,20 @@ def resume(
 class Session:
     """A run being driven, and those who watch it. directory: where its files go, None for nowhere."""
 
-    def __init__(self, run: Run, env: EnvironmentLike, info: RunInfo, warn: Callable[[str], None]):
+    def __init__(
+        self,
+        run: Run,
+        env: EnvironmentLike,
+        info: RunInfo,
+        warn: Callable[[str], None],
+        stop: Stop | None = None,
+    ):
         self.run, self.info, self.warn = run, info, warn
         self.directory: RunDirectory | None = None
         self.board: TensorBoard | None = None
         self.history: list[EpisodeRow] = []
         self.evaluations: list[dict[str, float]] = []
-        self.stop = Stop()
+        self.stop = stop or Stop()
         config = run.config
         self.monitor = Monitor(run.random.diagnosis, config.diagnose_every, self._look, lambda found: warn(str(found)))
         self.evaluator = Evaluator(
@@ -601,7 +611,7 @@ class Clock:
 
 
 class Stop:
-    """Whether a signal has asked to stop: its number, None as long as none has."""
+    """Whether a signal, or who has this object, has asked to stop: the signal's number, None as long as none has."""
 
     number: int | None = None
 

@@ -22,7 +22,7 @@ from unittest import mock
 
 import gymnasium
 import numpy as np
-from reproduce import interquartile_mean, machine
+from reproduce import machine
 
 import minddpg
 from minddpg import DDPG, Config, ReplayBuffer, training
@@ -36,6 +36,7 @@ from minddpg.gradflow.tracing import trace_run
 from minddpg.optim import adam, polyak
 from minddpg.replay import gather
 from minddpg.runs.directory import KEPT_TRANSITIONS
+from minddpg.study import interquartile_mean
 
 STEPS, SEEDS, STARTS = 10_000, 5, 50
 SGD_LR = 0.01  # plain descent needs another rate: the best for the right gradient of 0.003, 0.01, 0.03, 0.1, 0.3
@@ -96,7 +97,7 @@ def learning_section(out):
                     out.write_text(json.dumps(rows))
             returns.append(rows[key])
         finite = [r for r in returns if r is not None]
-        iqm = f"{interquartile_mean(finite):8.1f}" if len(finite) == SEEDS else "       -"
+        iqm = f"{interquartile_mean([np.array(finite)]):8.1f}" if len(finite) == SEEDS else "       -"
         each = ", ".join("diverged" if r is None else f"{r:.0f}" for r in returns)
         print(f"{mistake:<28} {optimiser:<16} {iqm}  {each}", flush=True)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FRESH = Config(hidden_sizes=(64, 64), dtype="float32")  # of an agent that is not from a run
 
+FLATTEN = "flatten_obs"  # see environment/making.py, which takes a second to import
+
 OTHER_NAMES = {  # what other libraries call them, without hyphens
     "learningrate": ("actorlr", "criticlr"),
     "lr": ("actorlr", "criticlr"),
@@ -101,7 +103,7 @@ def add_fields(group: ParserOrGroup, names: Sequence[str], shown: Config | None 
                 dest=f"config_{field.name}",
                 default=argparse.SUPPRESS,
                 metavar=_metavar(field),
-                type=_value(field),
+                type=field_value(field),
                 help=_help(field, shown),
             )
 
@@ -141,6 +143,13 @@ def add_env_kwargs(command: ParserOrGroup) -> None:
         action="extend",
         metavar="NAME=VALUE",
         help="what the environment is made with, each value a JSON literal or else text: g=9.81 hardcore=true",
+    )
+    command.add_argument(
+        "--flatten-obs",
+        action="append_const",
+        dest="env_kwargs",
+        const=f"{FLATTEN}=true",
+        help=f"a Dict, a Tuple or a Discrete of observations becomes one vector; short for --env-kwargs {FLATTEN}=true",
     )
 
 
@@ -194,7 +203,7 @@ def _metavar(field: dataclasses.Field[Any]) -> str:
     return "N,N,..." if kind.startswith("tuple") else "N" if kind == "int" else "X" if "float" in kind else "NAME"
 
 
-def _value(field: dataclasses.Field[Any]) -> Any:
+def field_value(field: dataclasses.Field[Any]) -> Any:
     """How the text of a flag becomes the field's value; Config checks the range."""
     kind = str(field.type)
 

@@ -69,7 +69,8 @@ class Spaces:
         if not isinstance(obs_space, gymnasium.spaces.Box):
             raise EnvError(
                 f"{name} has the observation space {short(obs_space)}; minddpg needs a Box, which "
-                "gymnasium.wrappers.FlattenObservation(env) makes of a Dict, a Tuple or a Discrete"
+                "--flatten-obs makes of a Dict, a Tuple or a Discrete (env_kwargs={'flatten_obs': True}; "
+                "around an environment of yours: gymnasium.wrappers.FlattenObservation(env))"
             )
         self.low = act_space.low.astype(np.float64).ravel()
         self.high = act_space.high.astype(np.float64).ravel()
