@@ -27,7 +27,7 @@ Reading order, the way data flows:
     tensorboard.py          a run's tables as TensorBoard shows them
     extras.py               optional packages, imported late
     cli/                    `minddpg train`, `minddpg eval`, ...: a file per command
-    fast/                   what makes it fast: compilation and its cache, products of matrices
+    fast/                   what makes it fast: compilation and its cache, products of matrices, threads
 
 minddpg/README.md says more. Of fast/ you need one thing to read the rest: `for i in each(v):` visits every element of v
 when compiled; as plain NumPy, i is one slice that covers them all.

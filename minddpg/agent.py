@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from .config import MOST, Config, ConfigError
 from .ddpg import Learner, Losses, Rates, policy, update
-from .fast.jit import FloatArray, call, mark_warm
+from .fast.jit import FloatArray, call, jit, mark_warm
+from .fast.threads import begin, compile_help, end, rest, team
 from .networks import (
     FAN_IN,
     FAN_OUT,
@@ -54,6 +55,17 @@ class NotFinite(ArithmeticError):
         self.what, self.why = what, why
 
 
+@jit
+def shared_update(
+    team: int, threads: int, learner: Learner, transitions: Batch, indices: npt.NDArray[np.int64], rates: Rates
+) -> Losses:
+    """`ddpg.update` with so many threads of a team."""
+    begin(team, threads)
+    losses = update(learner, transitions, indices, rates)
+    end(team)
+    return losses
+
+
 class DDPG:
     """An actor, a critic, their target networks and optimisers.
 
@@ -75,6 +87,7 @@ class DDPG:
         self.learner = Learner(
             actor, critic, copy_network(actor), copy_network(critic), new_adam(actor.params), new_adam(critic.params)
         )
+        self.threads = 1  # that share an update; no bit of it depends on how many
         self.rates = Rates(config.gamma, config.tau, config.actor_lr, config.critic_lr, config.critic_weight_decay)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -230,15 +243,20 @@ class DDPG:
             if not array.flags.writeable:
                 name = next(name for name, view in self.views().items() if not view.flags.writeable)
                 raise ValueError(f"{name} is read-only, so the agent cannot learn; its flags.writeable must be True")
+        arguments = self._learner, transitions, indices, self._rates
         try:
             if opened is None:
-                losses = call(update, self.config.dtype, self._learner, transitions, indices, self._rates)
+                losses = call(shared_update, self.config.dtype, team(self.threads), self.threads, *arguments)
             else:
-                losses = opened(self._learner, transitions, indices, self._rates)
+                losses = opened(*arguments)
         except FloatingPointError:  # of adam, before it wrote anything
+            rest()
             whose = "critic" if self._learner.critic_adam.t[0] == self._learner.actor_adam.t[0] else "actor"
             why = self._why(take(transitions, indices)._asdict())
             raise NotFinite(f"the {whose}'s gradient", why) from None
+        except BaseException:
+            rest()
+            raise
         return Losses(*map(float, losses))
 
     def _why(self, given: Mapping[str, npt.NDArray[Any]]) -> str:
@@ -365,4 +383,5 @@ def warmup(dtype: str = "float32") -> None:
     agent, replay = smallest(dtype)
     agent.update_from(replay, np.random.default_rng(0))
     agent.act([0.0])
+    compile_help()
     mark_warm("update", dtype)

@@ -5,12 +5,18 @@ and never divide by N: the loss did that. Results are written into `out` arrays 
 is no zero_grad. Arrays are C-contiguous and of one float dtype.
 
 Notation in the derivations: row i of x is x_i; a sum over i runs over the batch.
+
+`share(f, parts, work, arguments)` is f(0, parts, *arguments), or f for parts of it in several threads; where f stands
+below its only caller, read on there.
 """
 
 import numpy as np
 
 from .fast.jit import FloatArray, each, jit, where
 from .fast.matmul import matmul, matmul_left_transposed, matmul_right_transposed
+from .fast.threads import share
+
+ROWS, COLUMNS = 32, 64  # that are one part of what threads share
 
 
 @jit
@@ -21,7 +27,12 @@ def linear_forward(x: FloatArray, weight: FloatArray, bias: FloatArray, out: Flo
     if len(out) != len(x) or out.shape[1] != bias.size:
         raise ValueError("linear_forward: out must be (N, out)")
     matmul(x, weight, out)
-    for i in range(len(out)):
+    share(_add_bias, -(-len(out) // ROWS), out.size, (out, bias))
+
+
+@jit
+def _add_bias(first: int, last: int, out: FloatArray, bias: FloatArray) -> None:
+    for i in range(first * ROWS, min(last * ROWS, len(out))):
         for j in each(bias):
             out[i, j] += bias[j]
 
@@ -38,6 +49,12 @@ def linear_backward_weights(x: FloatArray, dy: FloatArray, dweight: FloatArray, 
     if dweight.shape != (x.shape[1], dy.shape[1]) or dbias.size != dy.shape[1]:
         raise ValueError("linear_backward_weights: dweight must be (in, out), dbias (out,)")
     matmul_left_transposed(x, dy, dweight)
+    share(_sum_rows, -(-dbias.size // COLUMNS), dy.size, (dy, dbias))
+
+
+@jit
+def _sum_rows(first: int, last: int, dy: FloatArray, dbias: FloatArray) -> None:
+    dbias, dy = dbias[first * COLUMNS : last * COLUMNS], dy[:, first * COLUMNS : last * COLUMNS]
     for k in each(dbias):
         dbias[k] = 0
     for i in range(len(dy)):
@@ -75,8 +92,13 @@ def linear_relu_forward(x: FloatArray, weight: FloatArray, bias: FloatArray, out
     if len(out) != len(x) or out.shape[1] != bias.size:
         raise ValueError("linear_relu_forward: out must be (N, out)")
     matmul(x, weight, out)
+    share(_add_bias_relu, -(-len(out) // ROWS), out.size, (out, bias))
+
+
+@jit
+def _add_bias_relu(first: int, last: int, out: FloatArray, bias: FloatArray) -> None:
     zero = out.dtype.type(0)
-    for i in range(len(out)):
+    for i in range(first * ROWS, min(last * ROWS, len(out))):
         for j in each(bias):
             z = out[i, j] + bias[j]
             out[i, j] = where(z < zero, zero, z)  # asked this way round, a NaN stays one
@@ -91,21 +113,31 @@ def relu_backward(dh: FloatArray, h: FloatArray) -> FloatArray:
     """
     if len(h) != len(dh) or h.shape[1] < dh.shape[1]:
         raise ValueError("relu_backward: h must have the rows of dh, and its columns or more")
+    share(_mask, -(-len(dh) // ROWS), dh.size, (dh, h))
+    return dh
+
+
+@jit
+def _mask(first: int, last: int, dh: FloatArray, h: FloatArray) -> None:
     zero = dh.dtype.type(0)
-    for i in range(len(dh)):
+    for i in range(first * ROWS, min(last * ROWS, len(dh))):
         gradient, output = dh[i], h[i, : dh.shape[1]]
         for j in each(gradient):
             gradient[j] *= output[j] > zero
-    return dh
 
 
 @jit
 def tanh_forward(z: FloatArray) -> FloatArray:
     """a = tanh(z), in place.    z (N, dim) becomes a in [-1, 1] and is returned."""
-    flat = z.reshape(z.size)
+    share(_tanh, -(-z.size // COLUMNS), 30 * z.size, (z.reshape(z.size),))
+    return z
+
+
+@jit
+def _tanh(first: int, last: int, flat: FloatArray) -> None:
+    flat = flat[first * COLUMNS : last * COLUMNS]
     for i in each(flat):
         flat[i] = np.tanh(flat[i])
-    return z
 
 
 @jit

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .fast.jit import FloatArray, each, jit, squares_are_finite, where
+from .fast.threads import PIECE, share
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 FLUSH = 1e-30  # float32's denormals start at 1e-38 and are slow; the moments of a dead unit get there in 800 updates
@@ -44,12 +45,28 @@ def adam(params: FloatArray, gradient: FloatArray, state: Adam, lr: float) -> No
     state.t[0] += 1
     t = state.t[0]
     number = params.dtype.type  # a Python float would turn float32 arithmetic into float64 when compiled
-    keep1, take1 = number(BETA1), number(1 - BETA1)
-    keep2, take2 = number(BETA2), number(1 - BETA2)
     step = number(lr / (1 - BETA1**t))
     root = number(math.sqrt(1 - BETA2**t))
+    share(_adam, -(-params.size // PIECE), 10 * params.size, (params, gradient, state.m, state.v, step, root))
+
+
+@jit
+def _adam(
+    start: int,
+    stop: int,
+    params: FloatArray,
+    gradient: FloatArray,
+    m: FloatArray,
+    v: FloatArray,
+    step: float,
+    root: float,
+) -> None:
+    number = params.dtype.type
+    keep1, take1 = number(BETA1), number(1 - BETA1)
+    keep2, take2 = number(BETA2), number(1 - BETA2)
     eps, zero, flush = number(EPSILON), number(0), number(FLUSH)
-    m, v = state.m, state.v
+    start, stop = start * PIECE, stop * PIECE
+    params, gradient, m, v = params[start:stop], gradient[start:stop], m[start:stop], v[start:stop]
     for i in each(params):
         first = keep1 * m[i] + take1 * gradient[i]
         second = keep2 * v[i] + take2 * gradient[i] * gradient[i]
@@ -65,10 +82,15 @@ def polyak(target: FloatArray, online: FloatArray, tau: float) -> None:
     """target += tau (online - target), in place. tau = 1 copies, 0 does nothing. Lillicrap et al., algorithm 1."""
     if len(target) != len(online):
         raise ValueError("polyak: target and online must be of one length")
+    share(_polyak, -(-target.size // PIECE), 3 * target.size, (target, online, target.dtype.type(tau)))
+
+
+@jit
+def _polyak(start: int, stop: int, target: FloatArray, online: FloatArray, tau: float) -> None:
+    target, online = target[start * PIECE : stop * PIECE], online[start * PIECE : stop * PIECE]
     if tau == 1:  # to the bit, which a sum and a difference are not
         for i in each(target):
             target[i] = online[i]
         return
-    share = target.dtype.type(tau)
     for i in each(target):
-        target[i] += share * (online[i] - target[i])
+        target[i] += tau * (online[i] - target[i])

@@ -17,6 +17,7 @@ import numpy as np
 from . import ddpg
 from .agent import smallest
 from .ddpg import Losses
+from .fast.choice import Choice
 from .fast.jit import mark_warm
 
 PARTS = ("environment", "act", "replay", "critic step", "actor step", "optimiser", "diagnostics", "the rest")
@@ -43,6 +44,7 @@ class Profile:
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self.steps = self.updates = 0
+        self.choice: Choice | None = None  # of threads, with the times of whole updates
         self._last: float | None = None
         self.update: Callable[..., Losses] = self._opened(ddpg.update)
 
@@ -84,7 +86,14 @@ class Profile:
             count, what = (self.updates, "an update") if part in PER_UPDATE else (self.steps, "a step")
             mean = f"{1e6 * seconds / count:8.1f} us {what}" if count else ""
             lines.append(f"  {part:<12} {seconds / (total or 1):6.1%} {seconds:8.2f} s {mean}")
-        lines.append("timed part by part; without --profile an update is one compiled call, and faster")
+        lines.append(
+            "timed part by part, with one thread; without --profile an update is one compiled call, and faster"
+        )
+        if self.choice:
+            lines.append(f"whole: {self.choice}")
+            alone, chosen = (self.choice.seconds.get(number) for number in (1, self.choice.number))
+            if alone and chosen and self.choice.number > 1:
+                lines[-1] += f"; {alone / chosen:.2f} times as fast"
         return "\n".join(lines)
 
 

@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .fast.jit import FloatArray, each, jit
+from .fast.threads import share
+
+ROWS = 32  # of a batch that are one part of what threads share
 
 
 class Batch(NamedTuple):
@@ -48,7 +51,13 @@ def gather(transitions: Batch, indices: npt.NDArray[np.int64]) -> Batch:
         np.empty((n, transitions.next_obs.shape[1]), transitions.next_obs.dtype),
         np.empty(n, np.bool_),
     )
-    for i in range(n):
+    share(_gather, -(-n // ROWS), 200 * n, (transitions, indices, batch))  # 200: each is far away in memory
+    return batch
+
+
+@jit
+def _gather(first: int, last: int, transitions: Batch, indices: npt.NDArray[np.int64], batch: Batch) -> None:
+    for i in range(first * ROWS, min(last * ROWS, len(indices))):
         k = indices[i]
         for j in each(batch.obs[i]):
             batch.obs[i, j] = transitions.obs[k, j]
@@ -57,7 +66,6 @@ def gather(transitions: Batch, indices: npt.NDArray[np.int64]) -> Batch:
             batch.act[i, j] = transitions.act[k, j]
         batch.rew[i] = transitions.rew[k]
         batch.terminated[i] = transitions.terminated[k]
-    return batch
 
 
 def take(transitions: Batch, indices: npt.NDArray[np.int64]) -> Batch:

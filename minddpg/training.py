@@ -27,6 +27,7 @@ from .config import CHECKPOINT_EVERY, Config, ConfigError
 from .ddpg import Losses
 from .environment import EnvError, EnvironmentLike, Environments, NotFinite, full_id, make_environments, within
 from .evaluation import Evaluator
+from .fast.choice import AUTO, Threads, is_number_of_threads
 from .fast.jit import FloatArray
 from .gradflow.monitor import Finding, Monitor
 from .memory import check_memory
@@ -121,6 +122,7 @@ class Run:
         self.episodes = [Episode() for _ in streams]
         self.lap: Callable[[str], None] = lambda part: None  # a profile's clock
         self._update: Callable[..., Losses] | None = None
+        self.threads = Threads()
         self.obs = environments.start([episode_seed(seed, i, 0) for i in range(environments.num)])
 
     def step(self) -> Happened:
@@ -178,7 +180,7 @@ class Run:
                 continue
             for _ in range(config.updates_per_step):
                 try:
-                    losses = self.agent.update_from(self.replay, self.random.replay, self._update)
+                    losses = self.threads.update(self.agent, self.replay, self.random.replay, self._update)
                 except NotFinite as error:
                     raise self.diverged(error.what, error.why) from None
                 made += 1
@@ -208,7 +210,7 @@ class Run:
 
     def profile(self, profile: Profile) -> None:
         """Let a profile see where the time goes."""
-        self.lap, self._update = profile.lap, profile.update
+        self.lap, self._update, profile.choice = profile.lap, profile.update, self.threads.choice
 
     def state(self) -> Tree:
         """All that is needed to go on to the bit, but the transitions: they are `self.replay`. Arrays are views."""
@@ -319,6 +321,7 @@ def train(
     keep_replay: bool = True,
     tensorboard: bool = False,
     profile: Profile | None = None,
+    threads: int | str = AUTO,
     warn: Callable[[str], None] | None = None,
     stop: Stop | None = None,
 ) -> TrainResult:
@@ -334,7 +337,8 @@ def train(
     parameters_from: a run directory from whose agent the networks are taken; optimisers and the rest start anew.
     checkpoint_every: seconds between checkpoints in `out`; 0: only at the end. keep_replay: with the last one too, so
     that the run can be extended. tensorboard: also write event files (extra tensorboard). profile: takes the times of
-    the parts. warn: called with what is visibly wrong, in one line; None: a warning of the logger "minddpg".
+    the parts. threads: that share an update, or "auto": as many as make this run's updates fastest.
+    warn: called with what is visibly wrong, in one line; None: a warning of the logger "minddpg".
     stop: once its number is set, from wherever, the run ends as it does at the signal of that number.
     The agent learnt is the same with any of these after env_kwargs.
 
@@ -344,9 +348,10 @@ def train(
     can go on from its last checkpoint (see `resume`); an error before the first update leaves no directory.
     """
     seed = checked_seed(seed)
-    check_options(vectorization, checkpoint_every)
+    check_options(vectorization, checkpoint_every, threads)
     with make_environments_for(env, config, steps, vectorization, env_kwargs) as (environments, chosen):
         run = Run(environments, chosen, seed)
+        run.threads = Threads(threads)
         if parameters_from is not None:
             take_parameters(run.agent, parameters_from)
         info = RunInfo(
@@ -370,6 +375,7 @@ def resume(
     keep_replay: bool = True,
     tensorboard: bool = False,
     profile: Profile | None = None,
+    threads: int | str = AUTO,
     warn: Callable[[str], None] | None = None,
     stop: Stop | None = None,
 ) -> TrainResult:
@@ -381,7 +387,7 @@ def resume(
     """
     directory, tree = RunDirectory.open(run_directory)
     try:
-        check_options(directory.info.vectorization, checkpoint_every)
+        check_options(directory.info.vectorization, checkpoint_every, threads)
         info = directory.info
         if env is None and info.from_callable:
             raise RunError(
@@ -404,6 +410,7 @@ def resume(
                 if type(tree["run"]["seed"]) is not int or tree["run"]["seed"] != info.seed:
                     raise ValueError("config.json has another seed")
                 run, lost = Run.resume(tree["run"], environments, directory.read_replay, info.config)
+                run.threads = Threads(threads)
                 session = Session(run, env, info, warn or _log, stop)
                 session.restore(tree)
             for why in lost:
@@ -522,7 +529,8 @@ class Session:
         return self.result()
 
     def _steps(self, tell: Callable[[int, list[EpisodeRow]], None] | None, clock: Clock, keep_replay: bool) -> None:
-        run, lap = self.run, self.run.lap
+        run, lap, choice = self.run, self.run.lap, self.run.threads.choice
+        say = getattr(tell, "say", logging.getLogger("minddpg").info)
         before = self.history[-1]["seconds"] if self.history else 0.0
         while True:
             if self.evaluator.is_due(run.steps, run.agent.updates):
@@ -543,6 +551,9 @@ class Session:
                 with clock.timing():
                     self._checkpoint(keep_replay=True)
                 lap("diagnostics")
+            if choice.news:
+                say(choice.news)
+                choice.news = ""
             if tell:
                 tell(run.steps, self.history)
 
@@ -632,12 +643,14 @@ def stop_on_signal(stop: Stop) -> Iterator[Stop]:
 # --- what train and resume share --------------------------------------------------------------------------------------
 
 
-def check_options(vectorization: str, checkpoint_every: float) -> None:
+def check_options(vectorization: str, checkpoint_every: float, threads: int | str) -> None:
     """Raise ConfigError for what cannot be."""
     if vectorization not in ("sync", "async"):
         raise ConfigError(f"vectorization must be sync or async, not {vectorization!r}")
     if not 0 <= checkpoint_every < math.inf:
         raise ConfigError(f"checkpoint_every must be a number of seconds, 0 or more, not {checkpoint_every!r}")
+    if not is_number_of_threads(threads):
+        raise ConfigError(f"threads must be {AUTO!r} or a whole number, 1 or more, not {threads!r}")
 
 
 @contextmanager

@@ -416,18 +416,18 @@ def test_warmup_calls_what_training_calls(monkeypatch, dtype):
     calls = []
 
     def spied(name, function):
-        def spy(first, *rest):
-            network = first.actor if name == "update" else first
+        def spy(*arguments):
+            network = arguments[2].actor if name == "shared_update" else arguments[0]
             calls.append((name, network.params.dtype.name))
-            return function(first, *rest)
+            return function(*arguments)
 
         return spy
 
-    for name in ("update", "policy"):
+    for name in ("shared_update", "policy"):
         monkeypatch.setattr(agents, name, spied(name, getattr(agents, name)))
     monkeypatch.setattr(agents, "mark_warm", lambda what, dtype: calls.append((f"mark_warm {what}", dtype)))
     agents.warmup(dtype)
-    assert calls == [("update", dtype), ("policy", dtype), ("mark_warm update", dtype)]
+    assert calls == [("shared_update", dtype), ("policy", dtype), ("mark_warm update", dtype)]
 
 
 @pytest.mark.skipif(not JIT, reason="about compiled code")
@@ -474,7 +474,11 @@ def test_whatever_comes_in_compiled_code_gets_the_same_types(rng, monkeypatch):
     agent.update_from(replay, rng)
     agent.load_state_dict(agent_of(seed=5, dtype="float32").state_dict())
     agent.update_from(replay, rng)
-    assert {name.__name__: len(types) for (name, _), types in seen.items()} == {"update": 1, "policy": 1, "forward": 1}
+    assert {name.__name__: len(types) for (name, _), types in seen.items()} == {
+        "shared_update": 1,
+        "policy": 1,
+        "forward": 1,
+    }
 
 
 def test_losses_are_plain_numbers(rng):

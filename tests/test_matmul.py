@@ -119,7 +119,7 @@ def test_the_loops_for_thin_products(rng):
     a, b = rng.standard_normal((3, 5)), rng.standard_normal((5, 4))
     for function, x, y in ((_dot_rows, a, b.T.copy()), (_add_rows, a, b), (_add_outer, a.T.copy(), b)):
         out = np.full((3, 4), np.nan)
-        function(x, y, out)
+        function(0, 1, x, y, out)
         np.testing.assert_allclose(out, a @ b, rtol=1e-13)
     out = np.empty((5, 3))
     _transpose(a, out)

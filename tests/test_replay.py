@@ -121,3 +121,17 @@ def test_gather_reads_no_foreign_memory():
 def test_an_empty_replay_says_so():
     with pytest.raises(ValueError, match="empty"):
         ReplayBuffer(3, 1, 1).sample(1, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("held", [1, 2, 3, 7, 100])
+def test_draws_are_uniform_over_what_is_held(held):
+    """Chi-square has the mean `cells` and the variance 2 cells; in pairs: one draw tells nothing of the next."""
+    replay, rng = ReplayBuffer(100, 2, 1), np.random.default_rng(held)
+    for i in range(held):
+        replay.add(*transition(i))
+    indices = np.concatenate([replay.draw(256, rng) for _ in range(400)])
+    pairs = indices[::2] * held + indices[1::2]
+    for seen, number in ((indices, held), (pairs, held**2)):
+        expected, cells = len(seen) / number, number - 1
+        statistic = np.sum((np.bincount(seen, minlength=number) - expected) ** 2) / expected
+        assert abs(statistic - cells) <= 5 * np.sqrt(2 * cells)

@@ -93,6 +93,13 @@ def add(commands: Commands) -> None:
     train.add_argument(
         "--tensorboard", action="store_true", help="also write event files (needs the extra tensorboard)"
     )
+    train.add_argument(
+        "--threads",
+        type=_threads,
+        default="auto",
+        metavar="N",
+        help="threads that share an update, or auto: as many as make this run fastest; the same bits; default: auto",
+    )
     train.add_argument("--quiet", action="store_true", help="no progress while training")
     group = train.add_argument_group("hyperparameters (default: the preset's)")
     add_fields(group, [field.name for field in dataclasses.fields(Config)])
@@ -205,6 +212,7 @@ def _drive(
             keep_replay=not args.no_keep_replay,
             tensorboard=args.tensorboard,
             profile=profile,
+            threads=args.threads,
             warn=(lambda text: show.say(f"minddpg: warning: {text}")) if show else warn,
         )
     finally:
@@ -250,3 +258,7 @@ def _seconds(text: str) -> float:
     if not 0 <= number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, 0 or more")
     return number
+
+
+def _threads(text: str) -> int | str:
+    return text if text == "auto" else positive(text)

@@ -45,20 +45,20 @@ def jit(function: Function) -> Function: ...
 
 
 @overload
-def jit(*, fastmath: set[str]) -> Callable[[Function], Function]: ...
+def jit(*, fastmath: set[str] = ..., nogil: bool = ...) -> Callable[[Function], Function]: ...
 
 
-def jit(function: Any = None, *, fastmath: Any = False) -> Any:
+def jit(function: Any = None, *, fastmath: Any = False, nogil: bool = False) -> Any:
     """Compile `function` on its first call; runs it as it stands under NUMBA_DISABLE_JIT=1.
 
     fastmath: set of LLVM flags for the one place that may reorder a sum (see matmul.py). Never {"nnan", "ninf"}:
-    they delete NaN checks.
+    they delete NaN checks. nogil: other Python threads go on while it runs.
     """
     if function is None:
-        return lambda f: jit(f, fastmath=fastmath)  # type: ignore[call-overload]
+        return lambda f: jit(f, fastmath=fastmath, nogil=nogil)  # type: ignore[call-overload]
     # Numba's default error model checks each division for zero and so keeps Adam from vectorising. Numba's own
     # inlining (inline="always") is not used: with tuples among the arguments, 0.68 compiles it to wrong results.
-    compiled = numba.njit(function, error_model="numpy", fastmath=fastmath)
+    compiled = numba.njit(function, error_model="numpy", fastmath=fastmath, nogil=nogil)
     if CACHE is not None and FunctionCache.fits(function):
         compiled._cache = FunctionCache(CACHE, function)
     if not numba.config.DISABLE_JIT:

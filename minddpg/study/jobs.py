@@ -89,6 +89,7 @@ def _train_or_resume(job: Job, teller: Teller) -> TrainResult:
     options: dict[str, Any] = {
         "progress": teller.step,
         "checkpoint_every": job.checkpoint_every,
+        "threads": 1,  # two runs side by side use two cores better than one run with two threads
         "stop": teller.stop,
         "warn": teller.warn,
     }
