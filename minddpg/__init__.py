@@ -21,15 +21,17 @@ Reading order, the way data flows:
     progress.py             what training shows while it goes on
     profile.py              where the time of a run goes
     memory.py               how much memory there is, asked before it is taken
+    showing.py              small tables, for a repr and for notebooks
     runs/                   the files of a run: whole or not there, checkpoints, tables, the lock
     gradcheck/              finite differences against hand-written gradients, minddpg's and other people's
     gradflow/               one update from inside: the trace of a gradient, what is wrong with it, pictures
+    study/                  many runs over an executor: seeds, environments, settings; statistics, pictures
     export.py               a policy for programs that have no minddpg: NumPy, ONNX
     video.py                an episode as a video
     tensorboard.py          a run's tables as TensorBoard shows them
     extras.py               optional packages, imported late
     cli/                    `minddpg train`, `minddpg eval`, ...: a file per command
-    fast/                   what makes it fast: compilation and its cache, products of matrices
+    fast/                   what makes it fast: compilation and its cache, products of matrices, threads
 
 minddpg/README.md says more. Of fast/ you need one thing to read the rest: `for i in each(v):` visits every element of v
 when compiled; as plain NumPy, i is one slice that covers them all.
@@ -43,7 +45,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from . import gradcheck as gradcheck
     from . import gradflow as gradflow
+    from . import study as study
     from .agent import DDPG as DDPG
+    from .agent import NotFinite as NotFinite
     from .config import Config as Config
     from .config import ConfigError as ConfigError
     from .environment import EnvError as EnvError
@@ -65,6 +69,7 @@ _HOME = {
     "ReplayBuffer": "replay",
     "DDPG": "agent",
     "ShapeError": "replay",
+    "NotFinite": "agent",
     "train": "training",
     "resume": "training",
     "load_batch": "runs.directory",
@@ -75,6 +80,7 @@ _HOME = {
     "RunError": "runs.files",
     "gradcheck": "",
     "gradflow": "",
+    "study": "",
 }
 __all__ = ["__version__", *_HOME]
 

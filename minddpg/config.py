@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MOST = 10**15  # of anything that is counted: enough for all machines, and small enough for every computation
+EPISODES = 10  # of an evaluation, unless asked for others
+EVALUATION_SEED = 10_000  # of evaluations from the command line: episode i starts from reset(seed=EVALUATION_SEED + i)
+CHECKPOINT_EVERY = 60.0  # seconds
+DIAGNOSE_EVERY = 250  # updates; at 64-64 a look takes five updates' time, less for larger networks
 MOST_UNITS = 1_000_000  # of a layer
 MOST_RETURN = 10_000  # rewards that are summed up
 
@@ -29,7 +33,7 @@ def _setting(default: Any, text: str) -> Any:
 class Config:
     """The hyperparameters of one agent and its training run. Frozen: use `replace` for a changed copy."""
 
-    steps: int = _setting(100_000, "environment steps of the whole run, warm-up included; paper: up to 2.5 million")
+    steps: int = _setting(100_000, "environment steps of the whole run, random ones included; paper: up to 2.5 million")
     hidden_sizes: tuple[int, ...] = _setting(
         (256, 256), "units of each hidden layer, of actor and critic alike; usual: 64,64 to 400,300; paper: 400,300"
     )
@@ -120,7 +124,7 @@ class Config:
     )
     evaluation_episodes: int = _setting(3, "episodes of each of these; usual: 3 to 10; paper: not stated")
     diagnose_every: int = _setting(
-        250,
+        DIAGNOSE_EVERY,
         "updates between two looks at one from inside, for gradients.csv and warnings; they change nothing in what "
         "is learnt; 0: none; usual: 100 to 1,000; paper: none",
     )
@@ -190,8 +194,11 @@ class Config:
         object.__setattr__(self, name, value)
 
     def _choice(self, name: str, allowed: tuple[str, ...]) -> None:
-        if getattr(self, name) not in allowed:
-            raise ConfigError(f"{name} must be {' or '.join(allowed)}, not {getattr(self, name)!r}")
+        value = getattr(self, name)
+        word = getattr(value, "name", value)  # of a NumPy dtype
+        if not isinstance(word, str) or word not in allowed:
+            raise ConfigError(f"{name} must be {' or '.join(allowed)}, not {value!r}")
+        object.__setattr__(self, name, str(word))
 
     @property
     def updates(self) -> int:

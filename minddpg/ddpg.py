@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .fast.jit import FloatArray, each, jit
-from .layers import mean, squared_error
+from .layers import mean, mean_square, squared_error
 from .networks import (
     Network,
     actor_forward,
@@ -43,7 +43,7 @@ class Learner(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """The numbers of an update; see Config."""
+    """How fast an update forgets, follows, learns and decays: gamma per step, the others per update; see Config."""
 
     gamma: float
     tau: float
@@ -71,6 +71,8 @@ def bellman_target(target_actor: Network, target_critic: Network, batch: Batch, 
 
     terminated, never truncated: a time limit does not make the future worthless. y is data; nothing flows back.
     """
+    if not len(batch.rew) == len(batch.terminated) == len(batch.next_obs):
+        raise ValueError("bellman_target: rew, terminated and next_obs must have one row per transition")
     next_act, _ = actor_forward(target_actor, batch.next_obs)
     next_q, _ = critic_forward(target_critic, batch.next_obs, next_act)
     target_q, discount = np.empty_like(next_q), next_q.dtype.type(gamma)
@@ -142,7 +144,7 @@ def actor_step(learner: Learner, batch: Batch, rates: Rates) -> tuple[float, flo
     dtheta, dact, q = actor_gradient(learner.actor, learner.critic, batch.obs)
     # Steps 9, 10: the actor alone moves, and mean(q) rises.
     adam(learner.actor.params, dtheta, learner.actor_adam, rates.actor_lr)
-    dq_dact_rms = np.sqrt(mean(dact * dact)) * len(dact)  # dact is -(1/N) dQ/da
+    dq_dact_rms = np.sqrt(mean_square(dact)) * len(dact)  # dact is -(1/N) dQ/da
     return -mean(q), dq_dact_rms
 
 

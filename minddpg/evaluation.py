@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .agent import DDPG
-from .config import Config, ConfigError
+from .config import EPISODES, Config, ConfigError
 from .environment import EnvError, Environment, EnvironmentLike
 from .fast.jit import FloatArray
 from .runs.checkpoint import check_like
@@ -46,7 +46,7 @@ def episode(agent: DDPG, environment: Environment, seed: int, max_steps: int) ->
 def evaluate(
     agent: DDPG,
     env: EnvironmentLike,
-    episodes: int = 10,
+    episodes: int = EPISODES,
     seed: int = 0,
     max_steps: int = 100_000,
     env_kwargs: Mapping[str, Any] | None = None,
@@ -108,16 +108,24 @@ class Evaluator:
         self._environment: Environment | None = None
         self._every = config.evaluate_every
         self.made = 0
+        self._updates = 0  # of the agent that was last evaluated; before the first, nothing has been learnt
+        self._said_cut = False
         self.best: dict[str, Any] | None = None
 
-    def is_due(self, steps: int) -> bool:
-        """Whether an evaluation is due after so many environment steps."""
-        return self._every > 0 and steps // self._every > self.made
+    def is_due(self, steps: int, updates: int) -> bool:
+        """Whether an evaluation is due after so many environment steps; not of an agent that was evaluated already."""
+        if not (self._every > 0 and steps // self._every > self.made):
+            return False
+        if updates == self._updates:
+            self.made = steps // self._every
+            return False
+        return True
 
     def evaluate(self, steps: int, agent: DDPG, training: Any) -> None:
         """Evaluate the agent as it is after `steps` environment steps. training: the environment that must not be ours.
 
-        eval.csv: step, episodes, mean, std, low, high of their returns. evaluations.csv: see `compare`.
+        eval.csv: step, episodes, mean, std, low, high of their returns, or of the rewards of their first MOST_STEPS
+        steps, which is warned of. evaluations.csv: see `compare`.
         """
         if self._environment is None:
             self._environment = self._make(training)
@@ -131,6 +139,12 @@ class Evaluator:
                 if self._stop():
                     return  # and do it again when the run goes on
             gathered.append(steps_made)
+        if any(not (made[-1].terminated or made[-1].truncated) for made in gathered) and not self._said_cut:
+            self._said_cut = True
+            self._warn(
+                f"{self._environment.name} has not ended an episode of an evaluation in {MOST_STEPS:,} steps; its "
+                "return is of these alone; give it a time limit with gymnasium.wrappers.TimeLimit"
+            )
         returns = np.array([sum(step.rew for step in steps_made) for steps_made in gathered])
         low, high = float(returns.min()), float(returns.max())
         mean, std = float(returns.mean()), float(returns.std())
@@ -141,7 +155,7 @@ class Evaluator:
             self._write("evaluations", row)
         if self.best is None or mean > self.best["mean"]:
             self.best = {"step": steps, "mean": mean, "agent": agent.state_dict()}
-        self.made = steps // self._every
+        self.made, self._updates = steps // self._every, agent.updates
 
     def _make(self, training: Any) -> Environment | None:
         with warnings.catch_warnings():
@@ -165,12 +179,13 @@ class Evaluator:
 
     def state(self) -> dict[str, Any]:
         """What it needs to go on; arrays are views."""
-        return {"made": self.made, "every": self._every}
+        return {"made": self.made, "every": self._every, "updates": self._updates}
 
     def restore(self, state: Mapping[str, Any], best: Mapping[str, Any] | None) -> None:
         """Go on from a state."""
+        state = {"updates": 0, **state}  # which runs of earlier versions do not have
         check_like(state, self.state())
-        self.made, self._every = int(state["made"]), int(state["every"])
+        self.made, self._every, self._updates = int(state["made"]), int(state["every"]), int(state["updates"])
         self.best = None if best is None else dict(best)
 
     def close(self) -> None:
@@ -180,11 +195,11 @@ class Evaluator:
 
 
 def compare(steps: int, gathered: list[list[Step]], agent: DDPG) -> list[dict[str, float]]:
-    """Some states of these episodes: step, return (of the episode, undiscounted), t, q, discounted_return, tail.
+    """Some states of these episodes: step, return (of all rewards here, undiscounted), t, q, discounted_return, tail.
 
     q = Q(s_t, mu(s_t)), in the environment's units. discounted_return: of the rewards from t on. Where the episode was
-    cut off by a time limit, Q of its last state stands for what would have followed; tail = gamma^(steps left) is its
-    weight (0: none).
+    cut off, by a time limit or by MOST_STEPS, Q of its last state stands for what would have followed; tail =
+    gamma^(steps left) is its weight (0: none).
     """
     rows, gamma, scale = [], agent.config.gamma, agent.config.reward_scale
     for made in gathered:

@@ -5,12 +5,18 @@ and never divide by N: the loss did that. Results are written into `out` arrays 
 is no zero_grad. Arrays are C-contiguous and of one float dtype.
 
 Notation in the derivations: row i of x is x_i; a sum over i runs over the batch.
+
+`share(f, parts, work, arguments)` is f(0, parts, *arguments), or f for parts of it in several threads; where f stands
+below its only caller, read on there.
 """
 
 import numpy as np
 
 from .fast.jit import FloatArray, each, jit, where
 from .fast.matmul import matmul, matmul_left_transposed, matmul_right_transposed
+from .fast.threads import share
+
+ROWS, COLUMNS = 32, 64  # that are one part of what threads share
 
 NORM_EPSILON = 1e-5  # added to a variance before its root; PyTorch's
 
@@ -20,8 +26,15 @@ def linear_forward(x: FloatArray, weight: FloatArray, bias: FloatArray, out: Flo
     """out = x W + b.    x (N, in), weight (in, out), bias (out,) -> out (N, out)."""
     if x.shape[1] != weight.shape[0] or weight.shape[1] != bias.size:
         raise ValueError("linear_forward: x must be (N, in) for a weight (in, out) and a bias (out,)")
+    if len(out) != len(x) or out.shape[1] != bias.size:
+        raise ValueError("linear_forward: out must be (N, out)")
     matmul(x, weight, out)
-    for i in range(len(out)):
+    share(_add_bias, -(-len(out) // ROWS), out.size, (out, bias))
+
+
+@jit
+def _add_bias(first: int, last: int, out: FloatArray, bias: FloatArray) -> None:
+    for i in range(first * ROWS, min(last * ROWS, len(out))):
         for j in each(bias):
             out[i, j] += bias[j]
 
@@ -35,7 +48,15 @@ def linear_backward_weights(x: FloatArray, dy: FloatArray, dweight: FloatArray, 
     """
     if len(x) != len(dy):
         raise ValueError("linear_backward_weights: x and dy must have one row per sample each")
+    if dweight.shape != (x.shape[1], dy.shape[1]) or dbias.size != dy.shape[1]:
+        raise ValueError("linear_backward_weights: dweight must be (in, out), dbias (out,)")
     matmul_left_transposed(x, dy, dweight)
+    share(_sum_rows, -(-dbias.size // COLUMNS), dy.size, (dy, dbias))
+
+
+@jit
+def _sum_rows(first: int, last: int, dy: FloatArray, dbias: FloatArray) -> None:
+    dbias, dy = dbias[first * COLUMNS : last * COLUMNS], dy[:, first * COLUMNS : last * COLUMNS]
     for k in each(dbias):
         dbias[k] = 0
     for i in range(len(dy)):
@@ -70,9 +91,16 @@ def linear_relu_forward(x: FloatArray, weight: FloatArray, bias: FloatArray, out
     """out = max(x W + b, 0): linear and ReLU in one pass over out.    Shapes as in linear_forward."""
     if x.shape[1] != weight.shape[0] or weight.shape[1] != bias.size:
         raise ValueError("linear_relu_forward: x must be (N, in) for a weight (in, out) and a bias (out,)")
+    if len(out) != len(x) or out.shape[1] != bias.size:
+        raise ValueError("linear_relu_forward: out must be (N, out)")
     matmul(x, weight, out)
+    share(_add_bias_relu, -(-len(out) // ROWS), out.size, (out, bias))
+
+
+@jit
+def _add_bias_relu(first: int, last: int, out: FloatArray, bias: FloatArray) -> None:
     zero = out.dtype.type(0)
-    for i in range(len(out)):
+    for i in range(first * ROWS, min(last * ROWS, len(out))):
         for j in each(bias):
             z = out[i, j] + bias[j]
             out[i, j] = where(z < zero, zero, z)  # asked this way round, a NaN stays one
@@ -85,21 +113,33 @@ def relu_backward(dh: FloatArray, h: FloatArray) -> FloatArray:
     max(z, 0) moves with z where z > 0, which is where h > 0, and not at all elsewhere. At z = 0 the slope is taken as
     0. h may have further columns (a joined action), which are not looked at.
     """
+    if len(h) != len(dh) or h.shape[1] < dh.shape[1]:
+        raise ValueError("relu_backward: h must have the rows of dh, and its columns or more")
+    share(_mask, -(-len(dh) // ROWS), dh.size, (dh, h))
+    return dh
+
+
+@jit
+def _mask(first: int, last: int, dh: FloatArray, h: FloatArray) -> None:
     zero = dh.dtype.type(0)
-    for i in range(len(dh)):
+    for i in range(first * ROWS, min(last * ROWS, len(dh))):
         gradient, output = dh[i], h[i, : dh.shape[1]]
         for j in each(gradient):
             gradient[j] *= output[j] > zero
-    return dh
 
 
 @jit
 def tanh_forward(z: FloatArray) -> FloatArray:
     """a = tanh(z), in place.    z (N, dim) becomes a in [-1, 1] and is returned."""
-    flat = z.reshape(z.size)
+    share(_tanh, -(-z.size // COLUMNS), 30 * z.size, (z.reshape(z.size),))
+    return z
+
+
+@jit
+def _tanh(first: int, last: int, flat: FloatArray) -> None:
+    flat = flat[first * COLUMNS : last * COLUMNS]
     for i in each(flat):
         flat[i] = np.tanh(flat[i])
-    return z
 
 
 @jit
@@ -123,6 +163,8 @@ def tanh_hidden_backward(dh: FloatArray, h: FloatArray) -> FloatArray:
 
     As tanh_backward, in the place of relu_backward: h may have further columns (a joined action).
     """
+    if len(h) != len(dh) or h.shape[1] < dh.shape[1]:
+        raise ValueError("tanh_hidden_backward: h must have the rows of dh, and its columns or more")
     for i in range(len(dh)):
         gradient, output = dh[i], h[i, : dh.shape[1]]
         for j in each(gradient):
@@ -134,17 +176,18 @@ def tanh_hidden_backward(dh: FloatArray, h: FloatArray) -> FloatArray:
 def batch_statistics(z: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Mean and variance (divided by N) of every column.    z (N, dim) -> mean (dim,), var (dim,)"""
     mean, var = np.zeros(z.shape[1], z.dtype), np.zeros(z.shape[1], z.dtype)
-    share = z.dtype.type(1 / len(z))
+    one_nth, zero = z.dtype.type(1 / len(z)), z.dtype.type(0)
     for i in range(len(z)):
         for j in each(mean):
             mean[j] += z[i, j]
     for j in each(mean):
-        mean[j] *= share
+        mean[j] *= one_nth
     for i in range(len(z)):
         for j in each(var):
             var[j] += (z[i, j] - mean[j]) * (z[i, j] - mean[j])
     for j in each(var):
-        var[j] *= share
+        var[j] *= one_nth
+        var[j] += zero * var[j]  # an infinite one becomes NaN: it would make zeros of the column, which nobody notices
     return mean, var
 
 
@@ -156,6 +199,8 @@ def batch_norm_forward(
 
     mean and var of the batch itself while training, running ones elsewhere. Ioffe & Szegedy 2015, algorithm 1.
     """
+    if z.shape != out.shape or not z.shape[1] == mean.size == var.size == gamma.size == beta.size:
+        raise ValueError("batch_norm_forward: out must have the shape of z, and all others be (dim,)")
     eps = z.dtype.type(NORM_EPSILON)
     for i in range(len(z)):
         for j in each(gamma):
@@ -184,8 +229,10 @@ def batch_norm_backward(
 
     This 1/N is of the layer's own means; the loss's is in dy already.
     """
+    if z.shape != dy.shape or not z.shape[1] == mean.size == var.size == gamma.size == dgamma.size == dbeta.size:
+        raise ValueError("batch_norm_backward: dy must have the shape of z, and all others be (dim,)")
     dz, eps = np.empty_like(dy), z.dtype.type(NORM_EPSILON)
-    share = z.dtype.type(1 / len(z) if of_batch else 0)
+    one_nth = z.dtype.type(1 / len(z) if of_batch else 0)
     for j in each(dgamma):
         dgamma[j] = 0
         dbeta[j] = 0
@@ -197,7 +244,7 @@ def batch_norm_backward(
         for j in each(dgamma):
             s = np.sqrt(var[j] + eps)
             x = (z[i, j] - mean[j]) / s
-            dz[i, j] = gamma[j] / s * (dy[i, j] - share * (dbeta[j] + x * dgamma[j]))
+            dz[i, j] = gamma[j] / s * (dy[i, j] - one_nth * (dbeta[j] + x * dgamma[j]))
     return dz
 
 
@@ -207,11 +254,14 @@ def layer_norm_forward(z: FloatArray, gamma: FloatArray, beta: FloatArray, out: 
 
     z, out (N, dim); gamma, beta (dim,).
     """
-    eps = z.dtype.type(NORM_EPSILON)
+    if z.shape != out.shape or not z.shape[1] == gamma.size == beta.size:
+        raise ValueError("layer_norm_forward: out must have the shape of z, gamma and beta be (dim,)")
+    eps, zero = z.dtype.type(NORM_EPSILON), z.dtype.type(0)
     for i in range(len(z)):
         row, result = z[i], out[i]
         mean = np.mean(row)
         s = np.sqrt(np.mean((row - mean) * (row - mean)) + eps)
+        s += zero * s  # as in batch_statistics
         for j in each(gamma):
             result[j] = gamma[j] * ((row[j] - mean) / s) + beta[j]
 
@@ -226,6 +276,8 @@ def layer_norm_backward(
 
         dz_j = (dx_j - mean_k dx_k - x_j mean_k (dx_k x_k)) / s
     """
+    if z.shape != dy.shape or not z.shape[1] == gamma.size == dgamma.size == dbeta.size:
+        raise ValueError("layer_norm_backward: dy must have the shape of z, and all others be (dim,)")
     dz, eps = np.empty_like(dy), z.dtype.type(NORM_EPSILON)
     for j in each(dgamma):
         dgamma[j] = 0
@@ -268,6 +320,13 @@ def mean(values: FloatArray) -> float:
 
 
 @jit
+def mean_square(values: FloatArray) -> float:
+    """The mean of all squares, taken and summed in float64: beyond 1.8e19 a square is more than float32 can hold."""
+    wide = values.astype(np.float64)
+    return float(np.mean(wide * wide))
+
+
+@jit
 def squared_error(q: FloatArray, target_q: FloatArray) -> tuple[float, FloatArray]:
     """loss = mean_i (q_i - y_i)^2 and dq_i = 2 (q_i - y_i) / N.    q, target_q (N,) -> loss, dq (N,).
 
@@ -277,4 +336,4 @@ def squared_error(q: FloatArray, target_q: FloatArray) -> tuple[float, FloatArra
         raise ValueError("squared_error: q and target_q must both be (N,)")
     error = q - target_q
     scale = q.dtype.type(2 / len(q))  # the critic's only 1/N
-    return mean(error * error), scale * error
+    return mean_square(error), scale * error

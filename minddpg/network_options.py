@@ -301,13 +301,13 @@ def learn_statistics(
 
     Once per update, at the parameters that it has led to. Running ones are those of BATCH; LAYER has none.
     """
-    cache, share = forward(network, obs, act), network.params.dtype.type(STATISTICS_SHARE)
+    cache, take_in = forward(network, obs, act), network.params.dtype.type(STATISTICS_SHARE)
     for level in range(len(network.sites)):
         width, start = network.sites[level, WIDTH], network.sites[level, RUNNING_START]
         if width > 0:
             mean, var = batch_statistics(z_of(network, cache, level))
-            polyak(network.running[start : start + width], mean, share)
-            polyak(network.running[start + width : start + 2 * width], var, share)
+            polyak(network.running[start : start + width], mean, take_in)
+            polyak(network.running[start + width : start + 2 * width], var, take_in)
     polyak(target.running, network.running, tau)
 
 

@@ -183,6 +183,8 @@ def action_rows(network: Network) -> FloatArray:
 @jit
 def join(h: FloatArray, act: FloatArray, out: FloatArray) -> None:
     """out = [h, act], row by row."""
+    if not len(h) == len(act) == len(out) or h.shape[1] + act.shape[1] != out.shape[1]:
+        raise ValueError("join: h, act and out must have the same rows, and out the columns of both")
     for i in range(len(out)):
         left, right = out[i, : h.shape[1]], out[i, h.shape[1] :]
         for j in each(left):
@@ -194,6 +196,8 @@ def join(h: FloatArray, act: FloatArray, out: FloatArray) -> None:
 @jit
 def copy(source: FloatArray, out: FloatArray) -> None:
     """out[...] = source, of one shape. (Numba's slice assignment compiles for seconds, for the text of its errors.)"""
+    if source.size != out.size:
+        raise ValueError("copy: source and out must be of one shape")
     flat, result = source.reshape(source.size), out.reshape(out.size)
     for i in each(result):
         result[i] = flat[i]

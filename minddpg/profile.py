@@ -18,6 +18,7 @@ from . import ddpg, td3
 from .agent import smallest
 from .config import Config
 from .ddpg import Losses
+from .fast.choice import Choice
 from .fast.jit import mark_warm
 
 PARTS = ("environment", "act", "replay", "critic step", "actor step", "optimiser", "diagnostics", "the rest")
@@ -44,6 +45,7 @@ class Profile:
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self.steps = self.updates = 0
+        self.choice: Choice | None = None  # of threads, with the times of whole updates
         self._last: float | None = None
 
     def update(self, algorithm: str = "ddpg") -> Callable[..., Losses]:
@@ -88,7 +90,14 @@ class Profile:
             count, what = (self.updates, "an update") if part in PER_UPDATE else (self.steps, "a step")
             mean = f"{1e6 * seconds / count:8.1f} us {what}" if count else ""
             lines.append(f"  {part:<12} {seconds / (total or 1):6.1%} {seconds:8.2f} s {mean}")
-        lines.append("timed part by part; without --profile an update is one compiled call, and faster")
+        lines.append(
+            "timed part by part, with one thread; without --profile an update is one compiled call, and faster"
+        )
+        if self.choice:
+            lines.append(f"whole: {self.choice}")
+            alone, chosen = (self.choice.seconds.get(number) for number in (1, self.choice.number))
+            if alone and chosen and self.choice.number > 1:
+                lines[-1] += f"; {alone / chosen:.2f} times as fast"
         return "\n".join(lines)
 
 
@@ -96,4 +105,4 @@ def warm_profile(dtype: str, like: Config | None = None) -> None:
     """Compile the parts of an update. like: with the options of this Config."""
     agent, replay = smallest(dtype, like)
     agent.update_from(replay, np.random.default_rng(0), Profile().update(agent.config.algorithm))
-    mark_warm(f"profile-{agent.kind}")
+    mark_warm("profile", agent.kind)

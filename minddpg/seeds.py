@@ -21,7 +21,7 @@ class RandomStreams(NamedTuple):
 
     parameters: np.random.Generator
     replay: np.random.Generator
-    warmup: np.random.Generator  # the uniform actions before the first update
+    first_actions: np.random.Generator  # the uniform actions before the first update
     noise: np.random.Generator
     diagnosis: np.random.Generator  # which transitions are looked at; training does not depend on it
     smoothing: np.random.Generator  # the noise on TD3's target actions

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from .ddpg import Losses
 from .fast.jit import FloatArray, each, jit
-from .layers import mean, squared_error
+from .layers import mean, mean_square, squared_error
 from .networks import (
     Network,
     actor_forward,
@@ -55,7 +55,7 @@ class Learner(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """The numbers of an update; see Config."""
+    """How fast an update forgets, follows, learns and decays: gamma per step, the others per update; see Config."""
 
     gamma: float
     tau: float
@@ -73,6 +73,8 @@ class Rates(NamedTuple):
 @jit
 def smooth(act: FloatArray, noise: FloatArray, std: float, clip: float) -> None:
     """act = clip(act + clip(std noise, -clip, clip), -1, 1), in place.    act, noise (N, act_dim)"""
+    if act.shape != noise.shape:
+        raise ValueError("smooth: noise must have the shape of act")
     number = act.dtype.type
     most, one = number(clip), number(1)
     flat, drawn, size = act.reshape(act.size), noise.reshape(noise.size), number(std)
@@ -95,6 +97,8 @@ def bellman_target(
     noise (N, act_dim): standard normal. terminated, never truncated: a time limit does not make the future worthless.
     y is data; nothing flows back.
     """
+    if not len(batch.rew) == len(batch.terminated) == len(batch.next_obs):
+        raise ValueError("bellman_target: rew, terminated and next_obs must have one row per transition")
     next_act, _ = actor_forward(target_actor, batch.next_obs)
     smooth(next_act, noise, rates.target_noise_std, rates.target_noise_clip)
     next_q, _ = critic_forward(target_critic, batch.next_obs, next_act)
@@ -170,7 +174,7 @@ def actor_step(learner: Learner, batch: Batch, rates: Rates) -> tuple[float, flo
     dtheta, dact, q = actor_gradient(learner.actor, learner.critic, batch.obs)
     # Steps 9, 10: the actor alone moves, and mean(q) rises.
     adam(learner.actor.params, dtheta, learner.actor_adam, rates.actor_lr)
-    dq_dact_rms = np.sqrt(mean(dact * dact)) * len(dact)  # dact is -(1/N) dQ/da
+    dq_dact_rms = np.sqrt(mean_square(dact)) * len(dact)  # dact is -(1/N) dQ/da
     return -mean(q), dq_dact_rms
 
 

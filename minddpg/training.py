@@ -23,29 +23,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .agent import DDPG
-from .config import Config, ConfigError
+from .config import CHECKPOINT_EVERY, Config, ConfigError
 from .ddpg import Losses
 from .environment import EnvError, EnvironmentLike, Environments, NotFinite, full_id, make_environments, within
 from .evaluation import Evaluator
+from .fast.choice import AUTO, Threads, is_number_of_threads
 from .fast.jit import FloatArray
 from .gradflow.monitor import Finding, Monitor
 from .memory import check_memory
 from .noise import new_noise
 from .profile import Profile
 from .progress import Progress, is_watched
-from .replay import ReplayBuffer, replay_nbytes
+from .replay import ReplayBuffer, ShapeError, replay_nbytes
 from .returns import Pending
 from .runs.checkpoint import Tree, check_like
 from .runs.directory import RunDirectory, RunInfo, load_info, open_agent, other_versions, reading_state
 from .runs.files import RunError
 from .runs.tables import load_table
 from .seeds import checked_seed, episode_seed, random_streams
+from .showing import html_table, text_table
 
 if TYPE_CHECKING:
     from .tensorboard import TensorBoard
 
 EpisodeRow = dict[str, float]  # step, episode, return, length, the means of Losses over its updates, seconds
-CHECKPOINT_EVERY = 60.0  # seconds
 FIRST_CHECKPOINT = 5.0  # seconds to the first one; then twice as long each time
 CHECKPOINT_SHARE = 0.01  # of the time that checkpoints may take
 
@@ -115,7 +116,7 @@ class Run:
         self.replay = ReplayBuffer(rows, obs_dim, act_dim, config.dtype, config.n_step)
         self.random = random_streams(seed)
         streams = [self.random, *(random_streams(seed, i) for i in range(1, environments.num))]
-        self._warmups = [stream.warmup for stream in streams]
+        self._first_actions = [stream.first_actions for stream in streams]
         self.noises = [new_noise(config, act_dim, stream.noise) for stream in streams]
         self._pending = [Pending(config.n_step, config.gamma, obs_dim, act_dim) for _ in streams]
         self._pending *= config.n_step > 1
@@ -124,17 +125,18 @@ class Run:
         self.episodes = [Episode() for _ in streams]
         self.lap: Callable[[str], None] = lambda part: None  # a profile's clock
         self._update: Callable[..., Losses] | None = None
+        self.threads = Threads()
         self.obs = environments.start([episode_seed(seed, i, 0) for i in range(environments.num)])
 
     def step(self) -> Happened:
         """One step of every environment, and the updates that are due."""
         environments, before = self.environments, self.steps
-        act = self._choose_actions()
-        self.lap("act")
         try:
+            act = self._choose_actions()
+            self.lap("act")
             moment = environments.step(act)
-        except NotFinite:
-            raise self.diverged("an action of the actor") from None
+        except NotFinite as error:
+            raise self.diverged(error.what, error.why) from None
         self.lap("environment")
         ended = []
         for i in moment.rows:
@@ -162,17 +164,20 @@ class Run:
         """Environment i went on from self.obs[i]. The one place at which transitions get into the replay memory."""
         self.agent.observe(self.obs[i])
         rew = self.config.reward_scale * rew
-        if self._pending:
-            for stored in self._pending[i].add(self.obs[i], act, rew, next_obs, terminated, truncated):
-                self.replay.add(*stored)
-        else:
-            # Not truncated: a time limit does not end the value of its last state.
-            self.replay.add(self.obs[i], act, rew, next_obs, terminated)
+        try:
+            if self._pending:
+                for stored in self._pending[i].add(self.obs[i], act, rew, next_obs, terminated, truncated):
+                    self.replay.add(*stored)
+            else:
+                # Not truncated: a time limit does not end the value of its last state.
+                self.replay.add(self.obs[i], act, rew, next_obs, terminated)
+        except ShapeError as error:
+            raise TrainingError(f"what a step brought cannot be learnt from: {error}; lower reward_scale") from None
 
     def _choose_actions(self) -> FloatArray:
-        """(n, act_dim) in [-1, 1]: uniform during the warm-up, then mu(s) with noise."""
+        """(n, act_dim) in [-1, 1]: uniform until learning starts, then mu(s) with noise."""
         if self.steps < self.config.learning_starts:
-            return self._of_each(lambda i: self._warmups[i].uniform(-1.0, 1.0, self.environments.act_dim))
+            return self._of_each(lambda i: self._first_actions[i].uniform(-1.0, 1.0, self.environments.act_dim))
         noise = self._of_each(lambda i: self.noises[i].sample())
         return within(self.agent.act(self.obs) + noise, -1.0, 1.0)
 
@@ -189,24 +194,22 @@ class Run:
         """As many as are due since step `before`.    -> how many"""
         config, made = self.config, 0
         for step in range(before + 1, self.steps + 1):
-            if step <= config.learning_starts or step % config.update_every:
+            if step <= config.learning_starts or step % config.update_every or not self.replay.added:
                 continue
             for _ in range(config.updates_per_step):
-                losses = self.agent.update_from(self.replay, self.random.replay, self._update)
+                try:
+                    losses = self.threads.update(self.agent, self.replay, self.random.replay, self._update)
+                except NotFinite as error:
+                    raise self.diverged(error.what, error.why) from None
                 made += 1
-                if not math.isfinite(sum(losses)):
-                    name = next(n for n, loss in losses._asdict().items() if not math.isfinite(loss))
-                    raise self.diverged(f"{name} of an update")
                 for episode in self.episodes:
                     episode.add(losses)
         return made
 
-    def diverged(self, what: str) -> TrainingError:
+    def diverged(self, what: str, why: str) -> TrainingError:
         """What to raise where something is not finite."""
-        found = self.agent.not_finite()
-        where = f" ({found[0]} holds NaN or infinity)" if found else ""
         return TrainingError(
-            f"training has diverged: {what} is not finite at step {self.steps:,}{where}; "
+            f"training has diverged: {what} is not finite at step {self.steps:,} ({why}); "
             "lower critic_lr and actor_lr, or scale rewards and observations"
         )
 
@@ -226,6 +229,7 @@ class Run:
     def profile(self, profile: Profile) -> None:
         """Let a profile see where the time goes."""
         self.lap, self._update = profile.lap, profile.update(self.config.algorithm)
+        profile.choice = self.threads.choice
 
     def state(self) -> Tree:
         """All that is needed to go on to the bit, but the transitions: they are `self.replay`. Arrays are views."""
@@ -237,7 +241,7 @@ class Run:
             "added": self.replay.added,
             "agent": self.agent.views(),
             "random": {name: rng.bit_generator.state for name, rng in self._streams().items()},
-            "warmup": [rng.bit_generator.state for rng in self._warmups],
+            "warmup": [rng.bit_generator.state for rng in self._first_actions],
             "noise": [{"rng": noise.rng.bit_generator.state, **noise.state()} for noise in self.noises],
             "episodes": [episode.state() for episode in self.episodes],
             "environments": self.environments.state(),
@@ -275,7 +279,7 @@ class Run:
             returns.restore(saved)
         for name, rng in run._streams().items():
             rng.bit_generator.state = state["random"][name]
-        for rng, saved in zip(run._warmups, state["warmup"], strict=True):
+        for rng, saved in zip(run._first_actions, state["warmup"], strict=True):
             rng.bit_generator.state = saved
         for noise, saved in zip(run.noises, state["noise"], strict=True):
             noise.rng.bit_generator.state = saved["rng"]
@@ -315,15 +319,26 @@ class TrainResult:
     directory: Path | None = None
 
     def __repr__(self) -> str:
+        rows = self._rows()
+        table = text_table(("TrainResult", ""), rows)
+        return "\n".join([table, *(f"wrong, {finding}" for finding in self.diagnoses)])
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        wrong = [("wrong", str(finding)) for finding in self.diagnoses]
+        return html_table(("TrainResult", ""), [*self._rows(), *wrong])
+
+    def _rows(self) -> list[tuple[str, str]]:
         stopped = ", interrupted" if self.interrupted else ""
-        lines = [f"TrainResult: {self.steps:,} steps, {len(self.history):,} episodes{stopped}", repr(self.agent)]
+        rows = [("steps", f"{self.steps:,}{stopped}"), ("episodes", f"{len(self.history):,}")]
         if last := [row["return"] for row in self.history[-10:]]:
-            lines.append(f"mean of the last {len(last)} returns while learning: {sum(last) / len(last):.1f}")
+            rows.append((f"mean of the last {len(last)} returns while learning", f"{sum(last) / len(last):.1f}"))
         if self.evaluations:
             best, latest = max(self.evaluations, key=lambda row: row["mean"]), self.evaluations[-1]
-            lines.append(f"evaluations: best {best['mean']:.1f} at step {best['step']:,.0f}, last {latest['mean']:.1f}")
-        lines += [f"files: {self.directory}"] if self.directory else []
-        return "\n  ".join([*lines, *map(str, self.diagnoses)])
+            rows.append(("best evaluation", f"{best['mean']:.1f} at step {best['step']:,.0f}"))
+            rows.append(("last evaluation", f"{latest['mean']:.1f}"))
+        rows += [("files", str(self.directory))] if self.directory else []
+        return [*rows, ("agent", self.agent.title())]
 
 
 def train(
@@ -341,7 +356,9 @@ def train(
     keep_replay: bool = True,
     tensorboard: bool = False,
     profile: Profile | None = None,
+    threads: int | str = AUTO,
     warn: Callable[[str], None] | None = None,
+    stop: Stop | None = None,
 ) -> TrainResult:
     """Train a new agent on an environment.
 
@@ -355,7 +372,9 @@ def train(
     parameters_from: a run directory from whose agent the networks are taken; optimisers and the rest start anew.
     checkpoint_every: seconds between checkpoints in `out`; 0: only at the end. keep_replay: with the last one too, so
     that the run can be extended. tensorboard: also write event files (extra tensorboard). profile: takes the times of
-    the parts. warn: called with what is visibly wrong, in one line; None: a warning of the logger "minddpg".
+    the parts. threads: that share an update, or "auto": as many as make this run's updates fastest.
+    warn: called with what is visibly wrong, in one line; None: a warning of the logger "minddpg".
+    stop: once its number is set, from wherever, the run ends as it does at the signal of that number.
     The agent learnt is the same with any of these after env_kwargs.
 
     Ctrl-C, SIGTERM and SIGHUP finish the step and make a checkpoint; a second one interrupts at once. Raises
@@ -364,9 +383,10 @@ def train(
     can go on from its last checkpoint (see `resume`); an error before the first update leaves no directory.
     """
     seed = checked_seed(seed)
-    check_options(vectorization, checkpoint_every)
+    check_options(vectorization, checkpoint_every, threads)
     with make_environments_for(env, config, steps, vectorization, env_kwargs) as (environments, chosen):
         run = Run(environments, chosen, seed)
+        run.threads = Threads(threads)
         if parameters_from is not None:
             take_parameters(run.agent, parameters_from)
         info = RunInfo(
@@ -374,7 +394,7 @@ def train(
             not isinstance(env, str), vectorization, environments.low.tolist(), environments.high.tolist(),
             None if parameters_from is None else os.fspath(parameters_from),
         )  # fmt: skip
-        session = Session(run, env, info, warn or _log)
+        session = Session(run, env, info, warn or _log, stop)
         if out is not None:
             session.directory = RunDirectory.create(out, info, session.tree())
         return session.go(progress, checkpoint_every, keep_replay, tensorboard, profile)
@@ -390,7 +410,9 @@ def resume(
     keep_replay: bool = True,
     tensorboard: bool = False,
     profile: Profile | None = None,
+    threads: int | str = AUTO,
     warn: Callable[[str], None] | None = None,
+    stop: Stop | None = None,
 ) -> TrainResult:
     """Go on with a run from its last checkpoint, to the bit: it ends as if it had never stopped.
 
@@ -400,7 +422,7 @@ def resume(
     """
     directory, tree = RunDirectory.open(run_directory)
     try:
-        check_options(directory.info.vectorization, checkpoint_every)
+        check_options(directory.info.vectorization, checkpoint_every, threads)
         info = directory.info
         if env is None and info.from_callable:
             raise RunError(
@@ -423,7 +445,8 @@ def resume(
                 if type(tree["run"]["seed"]) is not int or tree["run"]["seed"] != info.seed:
                     raise ValueError("config.json has another seed")
                 run, lost = Run.resume(tree["run"], environments, directory.read_replay, info.config)
-                session = Session(run, env, info, warn or _log)
+                run.threads = Threads(threads)
+                session = Session(run, env, info, warn or _log, stop)
                 session.restore(tree)
             for why in lost:
                 session.warn(f"the episode in progress starts anew ({why}); from here on the run is another one")
@@ -445,13 +468,20 @@ def resume(
 class Session:
     """A run being driven, and those who watch it. directory: where its files go, None for nowhere."""
 
-    def __init__(self, run: Run, env: EnvironmentLike, info: RunInfo, warn: Callable[[str], None]):
+    def __init__(
+        self,
+        run: Run,
+        env: EnvironmentLike,
+        info: RunInfo,
+        warn: Callable[[str], None],
+        stop: Stop | None = None,
+    ):
         self.run, self.info, self.warn = run, info, warn
         self.directory: RunDirectory | None = None
         self.board: TensorBoard | None = None
         self.history: list[EpisodeRow] = []
         self.evaluations: list[dict[str, float]] = []
-        self.stop = Stop()
+        self.stop = stop or Stop()
         config = run.config
         self.monitor = Monitor(run.random.diagnosis, config.diagnose_every, self._look, lambda found: warn(str(found)))
         self.evaluator = Evaluator(
@@ -539,10 +569,11 @@ class Session:
         return self.result()
 
     def _steps(self, tell: Callable[[int, list[EpisodeRow]], None] | None, clock: Clock, keep_replay: bool) -> None:
-        run, lap = self.run, self.run.lap
+        run, lap, choice = self.run, self.run.lap, self.run.threads.choice
+        say = getattr(tell, "say", logging.getLogger("minddpg").info)
         before = self.history[-1]["seconds"] if self.history else 0.0
         while True:
-            if self.evaluator.is_due(run.steps):
+            if self.evaluator.is_due(run.steps, run.agent.updates):
                 lap("the rest")
                 self.evaluator.evaluate(run.steps, run.agent, run.environments)
                 lap("diagnostics")
@@ -560,13 +591,16 @@ class Session:
                 with clock.timing():
                     self._checkpoint(keep_replay=True)
                 lap("diagnostics")
+            if choice.news:
+                say(choice.news)
+                choice.news = ""
             if tell:
                 tell(run.steps, self.history)
 
     def _checkpoint(self, keep_replay: bool) -> None:
         assert self.directory is not None
         if found := self.run.agent.not_finite():  # a bad state never takes the place of a good one
-            raise self.run.diverged(f"{found[0]}")
+            raise self.run.diverged("the agent", f"{found[0]} holds NaN or infinity")
         self.directory.save(self.tree(), self.run.agent, self.run.replay, keep_replay)
 
     def _fail(self, error: Exception) -> None:
@@ -580,7 +614,7 @@ class Session:
             return
         self.directory.note_error(traceback.format_exc())
         kept = f"the run up to its last checkpoint is kept in {self.directory.path}"
-        if self.run.agent.is_finite():
+        if not isinstance(error, TrainingError) and self.run.agent.is_finite():  # one that diverged is no use
             try:
                 self.directory.save_agent(self.run.agent)
                 kept = f"the agent so far is kept in {self.directory.path}"
@@ -617,7 +651,7 @@ class Clock:
 
 
 class Stop:
-    """Whether a signal has asked to stop: its number, None as long as none has."""
+    """Whether a signal, or who has this object, has asked to stop: the signal's number, None as long as none has."""
 
     number: int | None = None
 
@@ -649,12 +683,14 @@ def stop_on_signal(stop: Stop) -> Iterator[Stop]:
 # --- what train and resume share --------------------------------------------------------------------------------------
 
 
-def check_options(vectorization: str, checkpoint_every: float) -> None:
+def check_options(vectorization: str, checkpoint_every: float, threads: int | str) -> None:
     """Raise ConfigError for what cannot be."""
     if vectorization not in ("sync", "async"):
         raise ConfigError(f"vectorization must be sync or async, not {vectorization!r}")
     if not 0 <= checkpoint_every < math.inf:
         raise ConfigError(f"checkpoint_every must be a number of seconds, 0 or more, not {checkpoint_every!r}")
+    if not is_number_of_threads(threads):
+        raise ConfigError(f"threads must be {AUTO!r} or a whole number, 1 or more, not {threads!r}")
 
 
 @contextmanager

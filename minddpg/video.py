@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from .environment.making import flattened_and_rest
 from .extras import ExtraError, need
 from .runs.files import RunError, first_line
 
@@ -85,7 +86,9 @@ def _draw_without_a_screen() -> None:
 
 
 def _make(env: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
-    return gymnasium.make(env, disable_env_checker=True, **kwargs)
+    flat, rest = flattened_and_rest(kwargs)
+    made = gymnasium.make(env, disable_env_checker=True, **rest)
+    return gymnasium.wrappers.FlattenObservation(made) if flat else made
 
 
 def _check_that_it_can_be_drawn(env: str, kwargs: dict[str, Any]) -> None:

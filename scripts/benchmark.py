@@ -1,7 +1,8 @@
 """How fast is one update, and a whole training run? minddpg beside its floor and beside every peer that is installed.
 
-    python scripts/benchmark.py                  floor, update and training
-    python scripts/benchmark.py floor update growth flat training matmul     some or all of the sections
+    python scripts/benchmark.py                  floor, threads, update and training
+    python scripts/benchmark.py floor threads update growth flat training matmul     some or all of the sections
+    python scripts/benchmark.py update --shape 2 only the second of the shapes
     python scripts/benchmark.py --json out.json  the same, also as JSON
     python scripts/benchmark.py --quick          one shape and few rounds: does it run?
 
@@ -10,7 +11,7 @@ products between two hidden layers, nearly all of an update's arithmetic, by Num
 the median of the rounds', each of which times both. Peers are optional: install torch, stable-baselines3, sbx-rl,
 rltools[mkl] (compiles itself with the system's C++ compiler) beside minddpg. Each runs in a process of its own, with 1
 thread and with all, and takes turns with minddpg, so that a busy moment meets both; the ratio is the median of the
-rounds', at the better thread count. RLtools has no DDPG: its figure is a part of its TD3's (see rltools below).
+rounds', each at its better thread count. RLtools has no DDPG: its figure is a part of its TD3's (see rltools below).
 """
 # ruff: noqa: E402
 
@@ -41,12 +42,14 @@ SHAPES = (  # hidden, batch, obs, act
     ((400, 300), 100, 3, 1),
     ((256, 256), 256, 17, 6),
 )
-SECTIONS = ("floor", "update", "growth", "flat", "training", "matmul")
+SECTIONS = ("floor", "threads", "update", "growth", "flat", "training", "matmul")
+DEFAULT = ("floor", "threads", "update", "training")
 NEEDS = {"minddpg": "minddpg", "torch": "torch", "sb3": "stable_baselines3", "sbx": "sbx", "rltools": "rltools"}
 NAMES = {"torch": "plain PyTorch", "sb3": "Stable-Baselines3", "sbx": "SBX", "rltools": "RLtools (C++)"}
 NOTES = {"rltools": " (10/17 of an update of its TD3)"}
 STORED = 5000  # transitions in the replay
 STEPS = 20_000  # of a training run
+PROJECTED = 16  # cores
 
 
 # --- what is timed: each returns a function that makes one update -----------------------------------------------------
@@ -69,7 +72,7 @@ def minddpg(hidden, batch, obs_dim, act_dim):
     for row in zip(*transitions(obs_dim, act_dim), strict=True):
         replay.add(*row, False)
     update = lambda: agent.update_from(replay, rng)  # noqa: E731
-    update.agent = agent
+    update.agent, agent.threads = agent, int(os.environ.get("BENCHMARK_THREADS", "1"))
     return update
 
 
@@ -302,9 +305,10 @@ def worker(name, hidden, batch, obs_dim, act_dim):
 def race(shape, names, rounds, seconds):
     """How an update of each peer compares with ours, which is timed right before each of its turns; medians.
 
-    -> our seconds, {name: (seconds, ratio, threads)} at the better thread count, {name: what went wrong}
+    -> our seconds and threads, {name: (seconds, ratio, threads)} at the better thread count, {name: what went wrong}
     """
-    ours = Candidate("minddpg", shape, 1)  # one thread by design
+    times, _ = with_threads(shape, 10 * rounds)
+    ours = Candidate("minddpg", shape, min(times, key=lambda n: times[n]))
     if ours.trouble:
         raise SystemExit(f"minddpg: {ours.trouble}")
     counts = sorted({1, os.cpu_count() or 1})
@@ -322,15 +326,58 @@ def race(shape, names, rounds, seconds):
             troubles[peer.name] = peer.trouble
         elif peer.name not in best or statistics.median(ratios[peer]) < best[peer.name][1]:
             best[peer.name] = (median, statistics.median(ratios[peer]), peer.threads)
-    return ours.close(), best, {name: trouble for name, trouble in troubles.items() if name not in best}
+    return (ours.close(), ours.threads), best, {name: trouble for name, trouble in troubles.items() if name not in best}
 
 
 # --- sections ---------------------------------------------------------------------------------------------------------
 
 
+ONLY = None  # the number of one shape; None: all
+
+
 def some(cases, quick):
-    """All of them, or the first."""
+    """All of them, or the first, or the one that was asked for."""
+    if ONLY is not None and cases is SHAPES:
+        return cases[ONLY - 1 : ONLY]
     return cases[:1] if quick else cases
+
+
+def with_threads(shape, rounds):
+    """An update with 1, 2, 4, ... threads up to all, in turns.    -> {threads: median seconds}, {threads: gain}"""
+    update, most = minddpg(*shape), os.cpu_count() or 1
+    counts = sorted({1, most, *(2**n for n in range(most.bit_length()))})
+    rows = []
+    for turn in range(rounds + 2):
+        row = []
+        for update.agent.threads in counts:
+            times = []
+            for _ in range(6):
+                started = time.perf_counter()
+                update()
+                times.append(time.perf_counter() - started)
+            row.append(statistics.median(times[1:]))  # the first one finds another number's helpers asleep
+        rows += [row] * (turn > 1)
+    table = np.array(rows)
+    gains = np.median(table[:, :1] / table, axis=0)
+    return dict(zip(counts, np.median(table, axis=0).tolist(), strict=True)), dict(
+        zip(counts, gains.tolist(), strict=True)
+    )
+
+
+def threads_section(installed, quick):
+    """One update with 1, 2, 4, ... threads, and what Amdahl's law makes of it: a projection, not a measurement."""
+    rows = []
+    for shape in some(SHAPES, quick):
+        times, gains = with_threads(shape, 3 if quick else 40)
+        text = ", ".join(f"{n}: {1e3 * times[n]:.3f} ms ({gains[n]:.2f} x)" for n in times)
+        row = {"shape": shape, "seconds": times, "gain": gains}
+        if (most := max(times)) > 1:
+            share = max(0.0, (1 - 1 / gains[most]) / (1 - 1 / most))  # of the time that threads divide among them
+            row |= {"share": share, "projected": 1 / (1 - share + share / PROJECTED)}
+            text += f"; {share:.0%} shared, so {PROJECTED} cores might give {row['projected']:.1f} x"
+        print(f"{shape_text(shape)}: threads {text}", flush=True)
+        rows.append(row)
+    return rows
 
 
 def beside_floor(shape, rounds):
@@ -367,15 +414,17 @@ def update_section(installed, quick):
     """One update, all candidates."""
     rows = []
     for shape in some(SHAPES, quick):
-        ours, best, troubles = race(shape, installed, rounds=1 if quick else 9, seconds=0.05 if quick else 0.4)
-        print(f"{shape_text(shape)}: minddpg {1e3 * ours:.3f} ms", flush=True)
+        (ours, number), best, troubles = race(
+            shape, installed, rounds=1 if quick else 9, seconds=0.05 if quick else 0.4
+        )
+        print(f"{shape_text(shape)}: minddpg {1e3 * ours:.3f} ms, {number} thread{'s' * (number > 1)}", flush=True)
         for name, (seconds, ratio, threads) in best.items():
             print(f"    {NAMES[name]:<18} {1e3 * seconds:8.3f} ms, {threads} thread{'s' * (threads > 1)}: "
                   f"{ratio:.2f} x as long{NOTES.get(name, '')}", flush=True)  # fmt: skip
         for name, trouble in troubles.items():
             print(f"    {NAMES[name]:<18} not measured: {trouble}", flush=True)
         peers = {name: {"seconds": s, "ratio": r, "threads": n} for name, (s, r, n) in best.items()}
-        rows.append({"shape": shape, "seconds": ours, "peers": peers, "not measured": troubles})
+        rows.append({"shape": shape, "seconds": ours, "threads": number, "peers": peers, "not measured": troubles})
     return rows
 
 
@@ -436,7 +485,8 @@ def training_run(name, hidden, batch, steps, threads):
 def training_section(installed, quick):
     """Whole processes on Pendulum-v1, environment and imports included: same network, batch, one update per step.
 
-    minddpg trains before and after each run of a peer; the ratio is against the mean of the two.
+    minddpg trains before and after each run of a peer, with the number of threads that it chooses itself; the ratio is
+    against the mean of the two.
     """
     subprocess.run([sys.executable, "-m", "minddpg", "warmup"], check=True, stdout=subprocess.DEVNULL)
     rows, steps = [], 1500 if quick else STEPS
@@ -528,18 +578,21 @@ def describe():
 
 def main():
     """Run the sections."""
+    global ONLY
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; default: floor update training"
+        "sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; default: {' '.join(DEFAULT)}"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     parser.add_argument("--quick", action="store_true", help="one shape and few rounds")
+    parser.add_argument("--shape", type=int, choices=range(1, len(SHAPES) + 1), help="only this one")
     parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         name, hidden, *rest = args.worker
         worker(name, tuple(map(int, hidden.split(","))), *map(int, rest))
         return
+    ONLY = args.shape
     if unknown := set(args.sections) - set(SECTIONS):
         parser.error(f"there is no section {', '.join(sorted(unknown))}; choose from {', '.join(SECTIONS)}")
     installed = [name for name, module in NEEDS.items() if importlib.util.find_spec(module)]
@@ -548,7 +601,7 @@ def main():
     print(", ".join(f"{key} {value}" for key, value in result["about"].items()))
     if missing:
         print(f"not installed, so not measured: {', '.join(missing)}")
-    for section in args.sections or ("floor", "update", "training"):
+    for section in args.sections or DEFAULT:
         print("\n" + globals()[f"{section}_section"].__doc__.splitlines()[0])
         result[section] = globals()[f"{section}_section"](installed, args.quick)
     if args.json:

@@ -1,11 +1,15 @@
-"""What the README says about gradient flow: a trained agent's trace, the classic mistakes, what a look costs.
+"""What the README says about gradient flow: a trained agent's trace, classic mistakes, diagnoses, what a look costs.
 
     python scripts/gradient_flow.py                    trains Pendulum-v1 for 10,000 steps and prints trace and mistakes
     python scripts/gradient_flow.py --run DIR          the same for a run of yours
+    python scripts/gradient_flow.py --steps 20000      the same after more steps
+    python scripts/gradient_flow.py --picture FILE     also draws the way; the README's is minddpg/gradflow/way.svg
+    python scripts/gradient_flow.py --diagnoses        also trains runs made sick on purpose, ten seeds each
     python scripts/gradient_flow.py --learning         also trains with each mistake: 8 ways x 5 seeds, some minutes
     python scripts/gradient_flow.py --cost             also times a look while training against an update
 
-With --out FILE, finished training runs are kept there, and a run that is there is not made again.
+With --out FILE, finished training runs of --learning and --diagnoses are kept there, and one that is there is not made
+again.
 """
 
 import argparse
@@ -16,19 +20,23 @@ import time
 from pathlib import Path
 from unittest import mock
 
+import gymnasium
 import numpy as np
-from reproduce import interquartile_mean, machine
+from reproduce import machine
 
 import minddpg
-from minddpg import DDPG, Batch, Config, ReplayBuffer, training
+from minddpg import DDPG, Config, ReplayBuffer, training
+from minddpg.config import DIAGNOSE_EVERY as EVERY
 from minddpg.ddpg import Losses, bellman_target, critic_gradient
 from minddpg.fast.jit import call
-from minddpg.gradflow import MISTAKES, mistaken_gradient, mistakes, trace
+from minddpg.gradflow import MISTAKES, flow_figure, mistaken_gradient, mistakes, save
 from minddpg.gradflow.classic_mistakes import CRITIC_TOO, RIGHT, SUM
-from minddpg.gradflow.monitor import EVERY, Monitor
+from minddpg.gradflow.monitor import Monitor
+from minddpg.gradflow.tracing import trace_run
 from minddpg.optim import adam, polyak
 from minddpg.replay import gather
-from minddpg.runs.directory import load_transitions
+from minddpg.runs.directory import KEPT_TRANSITIONS
+from minddpg.study import interquartile_mean
 
 STEPS, SEEDS, STARTS = 10_000, 5, 50
 SGD_LR = 0.01  # plain descent needs another rate: the best for the right gradient of 0.003, 0.01, 0.03, 0.1, 0.3
@@ -89,7 +97,7 @@ def learning_section(out):
                     out.write_text(json.dumps(rows))
             returns.append(rows[key])
         finite = [r for r in returns if r is not None]
-        iqm = f"{interquartile_mean(finite):8.1f}" if len(finite) == SEEDS else "       -"
+        iqm = f"{interquartile_mean([np.array(finite)]):8.1f}" if len(finite) == SEEDS else "       -"
         each = ", ".join("diverged" if r is None else f"{r:.0f}" for r in returns)
         print(f"{mistake:<28} {optimiser:<16} {iqm}  {each}", flush=True)
 
@@ -117,18 +125,62 @@ def cost_section():
               f"{1e3 * look:.3f} ms: {look / update / EVERY:.1%} of the updates' time")  # fmt: skip
 
 
-def sections(directory):
+SMALL = Config(steps=3_000, hidden_sizes=(32, 32), batch_size=64, learning_starts=500, evaluate_every=0)
+SICK = {"nothing": {}, "observations x 1e-6": {"obs": 1e-6}, "observations x 1e4": {"obs": 1e4},
+        "rewards x 1e6": {"rew": 1e6}, "rewards x 1e-4": {"rew": 1e-4}, "rewards x 0": {"rew": 0.0}}  # fmt: skip
+
+
+class Sick(gymnasium.Wrapper):
+    """Pendulum-v1 with its observations and rewards multiplied."""
+
+    def __init__(self, obs=1.0, rew=1.0):
+        super().__init__(gymnasium.make("Pendulum-v1"))
+        box = self.env.observation_space
+        self.observation_space = gymnasium.spaces.Box(obs * box.low, obs * box.high, dtype=np.float32)
+        self.obs, self.rew = np.float32(obs), rew
+
+    def reset(self, **options):
+        obs, info = self.env.reset(**options)
+        return self.obs * obs, info
+
+    def step(self, action):
+        obs, rew, *rest = self.env.step(action)
+        return self.obs * obs, float(self.rew * rew), *rest
+
+
+def diagnoses_section(out):
+    """Train with each sickness, and print what is said."""
+    rows = json.loads(out.read_text()) if out and out.exists() else {}
+    print(f"\nPendulum-v1, {SMALL.steps:,} steps, 32-32, seeds 0-9\n{'what was done':<22} said, and of how many seeds")
+    for sickness, factors in SICK.items():
+        said = {}
+        for seed in range(10):
+            key = f"{sickness}, {seed}"
+            if key not in rows:
+                found = minddpg.train(lambda f=factors: Sick(**f), SMALL, seed=seed, warn=lambda text: None).diagnoses
+                rows[key] = [finding.diagnosis.name for finding in found]
+                if out:
+                    out.write_text(json.dumps(rows))
+            for name in rows[key] or ["nothing"]:
+                said[name] = said.get(name, 0) + 1
+        print(f"{sickness:<22} {', '.join(f'{name} ({count})' for name, count in said.items())}", flush=True)
+
+
+def sections(directory, picture):
     """Trace and mistakes of a run."""
-    agent, kept = minddpg.load(directory), load_transitions(directory)
-    rows = np.random.default_rng(0).permutation(len(kept.rew))[: agent.config.batch_size]
-    batch = Batch(*(array[rows] for array in kept))
-    print(f"after {agent.updates:,} updates, on {len(rows)} transitions it learnt from\n\n{trace(agent, batch)}")
-    print(f"\n{mistakes(agent, batch)}")
+    agent = minddpg.load(directory)
+    print(f"after {agent.updates:,} updates, on transitions it learnt from\n\n{trace_run(directory)}")
+    print(f"\n{mistakes(agent, minddpg.load_batch(directory, KEPT_TRANSITIONS), agent.config.batch_size)}")
+    if picture:
+        save(flow_figure(directory), picture)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, metavar="DIR", help="a run directory; default: train one")
+    parser.add_argument("--steps", type=int, default=STEPS, metavar="N", help=f"of the run trained; default: {STEPS}")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the gradient's way")
+    parser.add_argument("--diagnoses", action="store_true", help="train runs made sick on purpose")
     parser.add_argument("--learning", action="store_true", help="train with each mistake")
     parser.add_argument("--cost", action="store_true", help="time a look against an update")
     parser.add_argument("--out", type=Path, metavar="FILE", help="keep finished training runs of --learning there")
@@ -138,10 +190,12 @@ def main():
         directory = args.run
         if directory is None:
             directory = Path(temporary) / "run"
-            minddpg.train("Pendulum-v1", steps=STEPS, out=directory)
-        sections(directory)
+            minddpg.train("Pendulum-v1", steps=args.steps, out=directory)
+        sections(directory, args.picture)
     if args.cost:
         cost_section()
+    if args.diagnoses:
+        diagnoses_section(args.out)
     if args.learning:
         learning_section(args.out)
 

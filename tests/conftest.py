@@ -3,6 +3,7 @@ import hashlib
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -17,6 +18,8 @@ settings.register_profile("default", deadline=None, derandomize=True, database=N
 settings.load_profile("default")
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs start with it ignored, and tests raise it
+
+CHECKOUT = str(Path(minddpg.__file__).parent.parent)  # what is tested
 
 JIT = not numba.config.DISABLE_JIT
 
@@ -60,7 +63,9 @@ def make_batch(rng, n, obs_dim, act_dim, dtype="float64"):
 def clean_environment(**changes):
     """The environment for a subprocess, without pytest-cov's hooks."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("COV_CORE", "COVERAGE", "PYTEST"))}
-    return {**kept, **changes}
+    path = changes.get("PYTHONPATH", CHECKOUT).split(os.pathsep)
+    assert any(Path(place, "minddpg").is_dir() for place in path), "the installed package would be tested"
+    return {**kept, "PYTHONPATH": CHECKOUT, **changes}
 
 
 def random_agent(seed, dtype="float64", updates=0, units=24):
@@ -146,3 +151,29 @@ class Faults:
             return None if name == "fsync" else real(*args, **kwargs)  # the disk is not what is tested, and slow
 
         return call
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("needs chromium and chromedriver")
+    profile = tmp_path_factory.mktemp("browser")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (
+        "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+        "disable-component-update", "disable-sync", "disable-dev-shm-usage", f"user-data-dir={profile / 'user'}",
+        f"disk-cache-dir={profile / 'cache'}", "window-size=1280,1000",
+    ):  # fmt: skip
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    home = {**clean_environment(), "HOME": str(profile), "TMPDIR": str(profile), "XDG_CONFIG_HOME": str(profile)}
+    service = webdriver.ChromeService(driver, env=home)
+    started = webdriver.Chrome(options=options, service=service)
+    try:
+        yield started
+    finally:
+        started.quit()

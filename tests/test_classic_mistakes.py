@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from conftest import make_batch, random_agent
 
-from minddpg import DDPG, Config
+from minddpg import DDPG, Batch, Config
 from minddpg.ddpg import actor_gradient
+from minddpg.gradcheck.planted import copy_of_minddpg
 from minddpg.gradflow import MISTAKES, mistaken_gradient, mistakes
-from minddpg.gradflow.classic_mistakes import CRITIC_TOO, NO_MINUS, NO_TANH, REPLAYED, RIGHT, SUM
+from minddpg.gradflow.classic_mistakes import BUGS, CRITIC_TOO, NO_MINUS, NO_TANH, REPLAYED, RIGHT, SUM
 
 
 def flat(grads):
@@ -53,17 +54,38 @@ def test_the_table_says_what_adam_hides(rng):
     agent.load_state_dict(state)
     found = {effect.mistake: effect for effect in mistakes(agent, batch).effects}
     assert tuple(found) == MISTAKES
-    assert (found[NO_MINUS].cosine, found[NO_MINUS].adam_cosine) == (pytest.approx(-1), pytest.approx(-1))
-    assert (found[SUM].cosine, found[SUM].length) == (pytest.approx(1), pytest.approx(32))
-    assert found[SUM].adam_cosine > 0.999  # hidden: nearly the same step
-    assert found[SUM].adam_length == pytest.approx(1, abs=0.01)
-    assert found[REPLAYED].cosine < 1 - 1e-6
-    assert found[NO_TANH].length > 3
-    assert found[CRITIC_TOO].cosine == pytest.approx(1)
-    assert found[CRITIC_TOO].critic > 0
-    assert sum(effect.critic > 0 for effect in found.values()) == 1
+    median = {mistake: [spread.median for spread in effect[1:]] for mistake, effect in found.items()}
+    assert (median[NO_MINUS][0], median[NO_MINUS][2]) == (pytest.approx(-1), pytest.approx(-1))
+    assert median[SUM][:2] == [pytest.approx(1), pytest.approx(32)]
+    assert median[SUM][2] > 0.999  # hidden: nearly the same step
+    assert median[SUM][3] == pytest.approx(1, abs=0.01)
+    assert median[REPLAYED][0] < 1 - 1e-6
+    assert median[NO_TANH][1] > 3
+    assert median[CRITIC_TOO][0] == pytest.approx(1)
+    assert median[CRITIC_TOO][4] > 0
+    assert sum(numbers[4] > 0 for numbers in median.values()) == 1
     lines = str(mistakes(agent, batch)).splitlines()
-    assert [line[: len(name)] for line, name in zip(lines[1:], MISTAKES, strict=False)] == list(MISTAKES)
+    assert lines[0] == "batches of 32"
+    assert [line[: len(name)] for line, name in zip(lines[2:], MISTAKES, strict=False)] == list(MISTAKES)
+
+
+def test_many_batches_give_the_median_and_the_middle_eight_tenths(rng):
+    agent, kept = DDPG(3, 1, Config(hidden_sizes=(16, 16)), seed=0), make_batch(rng, 200, 3, 1)
+    found = mistakes(agent, kept, batch_size=16, batches=40, seed=3)
+    assert (found.batches, found.batch_size) == (40, 16)
+    draws, cosines, (replayed,) = np.random.default_rng(3), [], [e for e in found.effects if e.mistake == REPLAYED]
+    for _ in range(40):
+        rows = draws.permutation(200)[:16]
+        one = mistakes(agent, Batch(*(array[rows] for array in kept)))
+        assert one.batches == 1
+        cosines.append(next(e.cosine for e in one.effects if e.mistake == REPLAYED).median)
+    assert np.ptp(cosines) > 1e-3
+    np.testing.assert_allclose(replayed.cosine, np.quantile(cosines, (0.1, 0.5, 0.9)))
+    assert f"{replayed.cosine.median:.3g} ({replayed.cosine.low:.3g} to {replayed.cosine.high:.3g})" in str(found)
+    assert "40 of them: the median (10 % to 90 %)" in str(found)
+    assert repr(found) == str(found)
+    assert found._repr_html_().count("<tr") == 1 + len(MISTAKES)
+    assert mistakes(agent, kept, batch_size=500).batches == 1  # no more are there
 
 
 def test_the_agent_is_left_as_it_was(rng):
@@ -72,3 +94,20 @@ def test_the_agent_is_left_as_it_was(rng):
     mistakes(agent, batch)
     for name, value in agent.state_dict().items():
         np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.parametrize("mistake", BUGS)
+def test_each_mistake_is_the_one_of_the_catalogue(rng, mistake):
+    """Planted into the source of minddpg, it makes the same gradients."""
+    agent, batch = random_agent(4, updates=2)
+    dtheta, dcritic = mistaken_gradient(mistake, agent.actor, agent.critic, batch)
+    state = {name: 0 * array if "adam" in name else array for name, array in agent.state_dict().items()}
+    with copy_of_minddpg(BUGS[mistake]) as source:
+        spoilt = source.agent.DDPG(agent.obs_dim, agent.act_dim, agent.config)
+        spoilt.load_state_dict(state)
+        source.ddpg.actor_step(spoilt.learner, batch, spoilt.rates)
+    np.testing.assert_allclose(spoilt.learner.actor_adam.m, 0.1 * dtheta, rtol=1e-9, atol=1e-18)
+    if mistake == CRITIC_TOO:
+        assert np.any(spoilt.learner.critic_adam.m)
+    else:
+        assert not np.any(dcritic)

@@ -86,6 +86,12 @@ def test_default_directories_are_numbered(capsys, tmp_path):
         (["gradflow", "--picture", "action"], "add --plot FILE"),
         (["gradflow", "--picture", "history", "--plot", "x.png"], "name its DIR"),
         (["gradflow", "--batch-size", "0"], "0 is too few"),
+        (["gradflow", "--dim", "0"], "--dim is of the picture action"),
+        (["gradflow", "--plot", "x.png", "--dim", "0"], "--dim is of the picture action"),
+        (["gradflow", "--plot", "x.png", "--picture", "action", "--dim", "1"], "have 1 components"),
+        (["gradflow", "--mistakes", "--plot", "x.png"], "leave out --plot"),
+        (["watch", "nowhere"], "nowhere is not a run directory"),
+        (["watch", "nowhere", "--port", "70000"], "--port 70000 is no port"),
         (["plot"], "required: DIR"),
         (["plot", "nowhere"], "nowhere"),
         (["plot", "a", "b", "--out", "x.png"], "a is not a run directory"),
@@ -304,7 +310,7 @@ def test_signals_reach_a_real_process_and_the_command_it_prints_works(tmp_path, 
 def test_signals_before_there_is_anything_to_save_end_at_once(tmp_path):
     code = (
         "import os, signal, sys, minddpg.cli as c, minddpg.cli.train as t\n"
-        "t.look_at = lambda *a: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "t.made_and_closed = lambda *a: os.kill(os.getpid(), signal.SIGTERM)\n"
         "sys.exit(c.main(['train']))"
     )
     result = python("-c", code)
@@ -459,16 +465,30 @@ def test_gradflow_of_a_fresh_agent_and_of_a_run(capsys, tmp_path):
     assert "10  mean Q(s, mu(s)) rises" in out
     assert "(d) Jacobian" in out
     assert out.rstrip().endswith("nothing is visibly wrong")
+    assert re.search(r"^shrinks most at .*;$", out, re.M)
 
     status, _, err = run(capsys, "train", *SHORT, "--out", "run", "--quiet", "--diagnose-every", "50")
     assert status == 0, err
     status, out, err = run(capsys, "gradflow", "run", "--batch-size", "16", "--json")
     assert status == 0, err
     assert "run: Pendulum-v1, 410 updates; transitions it learnt from, batch of 16" in err
+    assert "no more transitions are kept" not in err
     record = json.loads(out)
     expected = trace(minddpg.load("run"), directory.load_batch("run", 16, 0), rewards=directory.reward_range("run"))
     assert record["hops"] == json.loads(expected.to_json())["hops"]
     assert record["statistics"]["rew_low"] == directory.reward_range("run")[0] < -5
+
+    status, out, err = run(capsys, "gradflow", "run", "--mistakes")
+    assert status == 0, err
+    assert f"batch of {minddpg.load('run').config.batch_size}\n" in out  # the run's own, as gradients.csv has it
+    assert "no more transitions are kept" not in out
+    assert re.search(r"^replayed action +\S+ \(\S+ to \S+\)", out, re.M)
+    status, out, err = run(capsys, "gradflow", "run", "--mistakes", "--batch-size", "5000")
+    assert (status, "asked for 5,000, but no more transitions are kept of the run" in out) == (0, True), err
+    status, out, err = run(capsys, "gradflow", "run", "--mistakes", "--json")
+    spread = next(e for e in json.loads(out)["effects"] if e["mistake"] == "replayed action")["cosine"]
+    assert spread["low"] <= spread["median"] <= spread["high"]
+    assert json.loads(out)["batches"] == 100
 
 
 def test_what_was_seen_while_training_is_said_as_it_happens_and_at_the_end(capsys):

@@ -81,3 +81,11 @@ def test_replace_and_unknown_fields():
         Config().replace(learning_rate=1)
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().gamma = 0.5
+
+
+def test_words_in_another_form_are_taken_at_once_or_refused_at_once():
+    assert Config(dtype=np.dtype("float32")) == Config(dtype=np.str_("float32")) == Config()
+    assert type(Config(dtype=np.dtype("float64")).dtype) is str
+    for name, wrong in (("dtype", np.float32), ("dtype", np.dtype("int32")), ("dtype", None), ("noise", ["ou"])):
+        with pytest.raises(ConfigError, match=f"^{name} must be .* or .*, not "):
+            Config(**{name: wrong})

@@ -322,3 +322,17 @@ def test_terminated_stops_the_bootstrap(rng):
 
 
 # --- the agent --------------------------------------------------------------------------------------------------------
+
+
+def test_means_are_summed_in_float64(rng):
+    """100,000 float32 numbers around 1,000, one after the other, would be off by 1e-4 of it."""
+    agent, n = agent_of(dtype="float32", hidden_sizes=()), 100_000
+    for network in (agent.critic, agent.target_critic):
+        network.params[:] = 0
+        network.params[-1] = 1000.1
+    batch = make_batch(rng, n, 3, 2, "float32")._replace(terminated=np.ones(n, bool))
+    losses = agent.update(batch)
+    assert losses.q_mean == pytest.approx(float(np.float32(1000.1)), rel=1e-12)
+    assert losses.target_q_mean == pytest.approx(batch.rew.mean(dtype="float64"), rel=1e-12)
+    expected = np.mean(np.square(np.float32(1000.1) - batch.rew), dtype="float64")
+    assert losses.critic_loss == pytest.approx(expected, rel=1e-7)

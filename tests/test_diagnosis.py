@@ -6,14 +6,14 @@ import pytest
 from conftest import make_batch, random_agent
 
 from minddpg import DDPG, Config
-from minddpg.gradflow import diagnose, look, statistics
+from minddpg.gradflow import diagnose, explain, look, statistics
 from minddpg.gradflow.diagnosis import possible
 
 SEEDS = range(10)
 
 
 def row_of(agent, batch, rewards=None):
-    seen = look(agent.learner, batch, agent.rates)
+    seen = look(agent.learner, agent.checked(batch), agent.rates)
     rewards = rewards or (float(batch.rew.min()), float(batch.rew.max()))
     return statistics(agent.learner, seen, rewards, agent.config.gamma)
 
@@ -61,14 +61,17 @@ def test_every_number_equals_the_twins(seed):
         inputs = naive.forward(nets[name], batch.obs)[1] if name == "actor" else None
         after = naive.layers_of(moved.state_dict(), name)
         for layer, (w, b) in enumerate(nets[name]):
-            size = np.sqrt(np.sum(w**2) + np.sum(b**2))
+            elements, size = w.size + b.size, np.sqrt(np.sum(w**2) + np.sum(b**2))
             dw, db = gradients[name][layer]
             step = np.sqrt(np.sum((after[layer][0] - w) ** 2) + np.sum((after[layer][1] - b) ** 2))
-            expected[f"{name}.{layer}.weight_norm"] = size
-            expected[f"{name}.{layer}.gradient_norm"] = np.sqrt(np.sum(dw**2) + np.sum(db**2))
+            expected[f"{name}.{layer}.weight_rms"] = size / np.sqrt(elements)
+            expected[f"{name}.{layer}.gradient_rms"] = np.sqrt((np.sum(dw**2) + np.sum(db**2)) / elements)
             expected[f"{name}.{layer}.step_share"] = step / size
             if inputs is not None and layer < len(nets[name]) - 1:
                 expected[f"{name}.{layer}.dead"] = np.mean(~inputs[layer + 1].any(axis=0))
+                expected[f"{name}.{layer}.shut"] = np.mean(inputs[layer + 1] == 0)
+    joined = critic[config.action_layer][0][-agent.act_dim :]
+    expected["action.weight_rms"] = np.sqrt(np.mean(joined**2))
     for name, value in expected.items():
         assert row[name] == pytest.approx(value, rel=1e-6, abs=1e-10), name
 
@@ -159,6 +162,78 @@ def test_a_q_beyond_what_rewards_allow(healthy):
     assert names(agent, batch) == ["impossible Q"]
     changed(agent, critic__2__bias=lambda b: b - 3 * high)
     assert names(agent, batch) == ["impossible Q"]
+
+
+def fresh(seed, hidden_sizes=(64, 64), final_init=None, obs=1.0, rew=1.0):
+    rng = np.random.default_rng(seed)
+    agent, batch = DDPG(3, 1, Config(hidden_sizes=hidden_sizes, final_init=final_init), seed), make_batch(rng, 64, 3, 1)
+    return agent, batch._replace(obs=obs * batch.obs, next_obs=obs * batch.next_obs, rew=rew * (batch.rew - 3))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    ("sick", "name", "said", "remedy"),
+    [
+        ({"final_init": 1e-8}, "vanishing gradient", "most of it at the weights of the actor's layer 2", "final_init"),
+        ({"hidden_sizes": (32,) * 6}, "vanishing gradient", "6 hidden layers", "fewer layers"),
+        ({"obs": 1e-6}, "tiny observations", "hardly see them", "multiply the observations by about 1e+06"),
+        ({"rew": 1e6}, "large rewards", "Q will not get there", "divide the rewards by about"),
+        ({}, None, "", ""),
+        ({"final_init": 3e-3}, None, "", ""),
+        ({"hidden_sizes": (400, 300), "final_init": 3e-3}, None, "", ""),
+        ({"rew": 1e-4}, None, "", ""),
+        ({"rew": 0.0}, None, "", ""),
+        ({"rew": 100.0}, None, "", ""),
+    ],
+)
+def test_what_a_new_agent_has(seed, sick, name, said, remedy):
+    found = diagnose(row_of(*fresh(seed, **sick)))
+    if name is None:
+        assert found == []
+        return
+    assert name in [diagnosis.name for diagnosis in found]
+    assert {diagnosis.name for diagnosis in found} == {name}
+    assert said in found[0].what
+    assert remedy in found[0].remedy
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_gradient_that_explodes(seed):
+    agent, batch = fresh(seed)
+    changed(agent, actor__1__weight=lambda w: 1e6 * w, actor__2__weight=lambda w: 1e-6 * w)
+    assert "exploding gradient" in names(agent, batch)
+
+
+def test_large_observations_are_blamed_for_what_they_do(healthy):
+    agent, batch = healthy
+    changed(agent, actor__2__weight=lambda w: 1e4 * w + 1e4 * np.sign(w), actor__2__bias=lambda b: b + 100)
+    assert "actor_lr" in diagnose(row_of(agent, batch))[0].remedy
+    large = {name: 1e4 * getattr(batch, name) for name in ("obs", "next_obs")}
+    found = {d.name: d.remedy for d in diagnose(row_of(agent, batch._replace(**large)))}
+    assert "divide the observations" in found["saturated"]
+
+
+def test_the_q_of_a_new_network_is_no_divergence_but_what_grows_beyond_it_is(healthy):
+    agent, batch = healthy
+    nothing = batch._replace(rew=0 * batch.rew)
+    changed(agent, critic__2__bias=lambda b: b + 0.2)
+    assert names(agent, nothing) == []
+    changed(agent, critic__2__bias=lambda b: b + 3)
+    assert names(agent, nothing) == ["impossible Q"]
+
+
+def test_a_policy_that_switches_is_explained_and_not_blamed():
+    agent, batch = fresh(0)
+    changed(agent, actor__2__weight=lambda w: 60 * w)
+    row = row_of(agent, batch)
+    assert 0.3 < row["saturated"] < 1
+    assert diagnose(row) == []
+    assert explain({**row, "held": 0.05}) == [
+        f"{row['saturated']:.0%} of the actions are beyond 0.99, and dQ/da would take only 5% of those back inside: "
+        "a policy that switches between its bounds because the critic wants it there; no fault"
+    ]
+    assert explain({**row, "held": 0.9}) == explain({**row, "saturated": 0.1}) == []
+    assert explain({**row, "tanh_slope": 1e-5}) == []  # that is a diagnosis
 
 
 @pytest.mark.parametrize("factor", [np.nan, np.inf, 1e30])

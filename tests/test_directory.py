@@ -595,6 +595,21 @@ def test_discarding_removes_nothing_that_is_not_ours(tmp_path):
     (tmp_path / "on" / "run" / "replay" / "notes.txt").write_text("mine")
     directory.discard()
     assert contents(tmp_path) == {"on/run/notes.txt": b"mine", "on/run/replay/notes.txt": b"mine"}
+    directory = new_run(tmp_path / "named" / "run")
+    theirs = {
+        f"named/run/{name}": b"mine" for name in ("agent.npz", "best.npz", "error.txt", "eval.csv", "transitions.npz")
+    }
+    for name, content in theirs.items():
+        (tmp_path / name).write_bytes(content)
+    directory.discard()
+    assert {name: content for name, content in contents(tmp_path).items() if name.startswith("named")} == theirs
+    directory = new_run(tmp_path / "moved" / "run")
+    (tmp_path / "moved" / "run").rename(tmp_path / "moved" / "elsewhere")
+    other = new_run(tmp_path / "moved" / "run")
+    before = contents(tmp_path / "moved")
+    directory.discard()
+    assert contents(tmp_path / "moved") == before
+    other.close()
     directory = new_run(tmp_path / "a" / "b" / "run")
     save_run(directory, DDPG(3, 2, CONFIG, 0), replay_of(5))
     directory.discard()

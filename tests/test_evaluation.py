@@ -37,6 +37,24 @@ def test_every_so_many_steps_from_the_same_starts(tmp_path):
     assert [row["mean"] for row in result.evaluations] == table["mean"].tolist()
 
 
+def test_no_agent_is_evaluated_twice_nor_one_that_has_learnt_nothing(tmp_path):
+    """Updates are made at steps 240, 280 and 320."""
+    config = CONFIG.replace(steps=340, learning_starts=210, evaluate_every=20, update_every=40)
+    result = train("Pendulum-v1", config, out=tmp_path / "run")
+    assert result.agent.updates == 3
+    assert [row["step"] for row in result.evaluations] == [240, 280, 320]
+    assert load_table(tmp_path / "run", "eval")["step"].tolist() == [240, 280, 320]
+
+
+def test_an_episode_that_was_cut_is_said_once(monkeypatch):
+    monkeypatch.setattr("minddpg.evaluation.MOST_STEPS", 30)
+    said = []
+    train(lambda: OneState(-1, True), CONFIG, warn=said.append)
+    train(lambda: OneState(30, True), CONFIG, warn=said.append)
+    assert [text for text in said if "evaluation" in text] == [said[0]]
+    assert "has not ended an episode of an evaluation in 30 steps; its return is of these alone" in said[0]
+
+
 def test_the_best_agent_is_kept(tmp_path):
     result = train("Pendulum-v1", CONFIG.replace(actor_lr=0.1), out=tmp_path / "run")
     means = [row["mean"] for row in result.evaluations]

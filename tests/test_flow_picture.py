@@ -13,7 +13,18 @@ pytest.importorskip("matplotlib")
 from matplotlib.colors import to_hex
 
 from minddpg.gradflow import canvas, flow_picture
-from minddpg.gradflow.flow_picture import colour, colours, drawn, factor_text, flow_figure, rms_text, stroke
+from minddpg.gradflow.flow_picture import (
+    Scale,
+    colour,
+    colours,
+    drawn,
+    factor_text,
+    flow_figure,
+    is_gradient,
+    rms_text,
+    scale_of,
+    stroke,
+)
 
 ARCHITECTURES = [
     *[((), 0, act_dim) for act_dim in (1, 3)],
@@ -55,16 +66,23 @@ def test_every_hop_has_its_bar_and_texts_and_nothing_overlaps(hidden_sizes, acti
     figure = flow_figure(trace)
     by_id = parts(figure)
     assert {hop.name for hop in drawn(trace)} >= {"obs", "act", "q", "dq", "dact", "dq_dact", "actor.0.dz", "dtheta"}
+    scale = scale_of(hop.rms for hop in drawn(trace) if is_gradient(hop.name))
     for hop in drawn(trace):
-        look = stroke(hop.rms)
-        assert by_id[f"box:{hop.name}"].get_height() == pytest.approx(look.thickness)
-        assert to_hex(by_id[f"box:{hop.name}"].get_facecolor()) == ("#ffffff" if hop.rms == 0 else colour(look.colour))
+        look = stroke(hop.rms, scale)
+        height, paint = look.thickness, colour(look.colour)
+        if not is_gradient(hop.name) and hop.rms:
+            height, paint = flow_picture.PLAIN_THICKNESS, flow_picture.PLAIN
+        assert by_id[f"box:{hop.name}"].get_height() == pytest.approx(height)
+        assert to_hex(by_id[f"box:{hop.name}"].get_facecolor()) == ("#ffffff" if hop.rms == 0 else paint)
         assert by_id[f"rms:{hop.name}"].get_text() == rms_text(hop.rms)
         assert by_id[f"name:{hop.name}"].get_text() == hop.name
         assert (f"arrow:{hop.name}" in by_id) == bool(hop.of)
         if hop.of:
             assert by_id[f"factor:{hop.name}"].get_text() == factor_text(hop.name, hop.factor)
-            assert to_hex(by_id[f"arrow:{hop.name}"].get_edgecolor()) == colour(look.colour)
+            assert to_hex(by_id[f"arrow:{hop.name}"].get_edgecolor()) == paint
+            if hop.factor > 0 and hop.name != "dtheta":  # of the two numbers that stand beside it
+                before, behind = (float(by_id[f"rms:{name}"].get_text()[4:]) for name in (hop.of, hop.name))
+                assert float(factor_text(hop.name, hop.factor)[1:]) == pytest.approx(behind / before, rel=0.06)
     _nothing_overlaps(figure)
 
 
@@ -96,14 +114,16 @@ def _nothing_overlaps(figure):
     assert len(everything) > 4 * len(bars)
 
 
-def test_the_scale_is_monotone_and_clipped():
-    rms = 10.0 ** np.linspace(-9.9, 1.9, 60)
-    looks = [stroke(value) for value in rms]
+def test_the_scale_is_its_own_range_monotone_and_clipped():
+    scale = scale_of([3e-5, 0.0, 0.2, math.nan, 1e-3, math.inf])
+    assert scale == Scale(-5, 0)
+    assert scale_of([1e-3]) == Scale(-3, -2)
+    assert scale_of([0.0]) == Scale(0, 1)
+    looks = [stroke(value, scale) for value in 10.0 ** np.linspace(-4.95, -0.05, 60)]
     assert all(a.thickness < b.thickness and a.colour < b.colour for a, b in pairwise(looks))
-    assert stroke(1e-300) == stroke(1e-10) == (flow_picture.THINNEST, 0)
-    assert stroke(math.inf) == stroke(1e2) == (flow_picture.THICKEST, len(colours()) - 1)
-    assert stroke(1.0).thickness - stroke(0.1).thickness == pytest.approx(flow_picture.PER_DECADE)
-    assert stroke(0.0) == stroke(math.nan) == (flow_picture.THINNEST, -1)
+    assert stroke(1e-300, scale) == stroke(1e-5, scale) == (flow_picture.THINNEST, 0)
+    assert stroke(math.inf, scale) == stroke(1.0, scale) == (flow_picture.THICKEST, len(colours()) - 1)
+    assert stroke(0.0, scale) == stroke(math.nan, scale) == (flow_picture.THINNEST, -1)
     assert colour(-1) == flow_picture.ZERO
     assert len(set(colours())) == len(colours())
 
@@ -113,6 +133,38 @@ def test_numbers_at_arrows():
     assert factor_text("act", 0.0) == "x0 dies"
     assert factor_text("act", math.nan) == "-"
     assert factor_text("dtheta", 4.386) == "x4.4 of dact"
+    assert [factor_text("act", x) for x in (163.2, 99.1, 2.3e6)] == ["x163", "x99", "x2.3e+06"]
+
+
+def framed(by_id):
+    return [gid[5:] for gid, artist in by_id.items() if gid.startswith("mark:") and artist.get_alpha() == 1]
+
+
+@pytest.mark.parametrize("change", [None, "actor.1.weight", "critic.0.weight"])
+def test_the_worst_hop_is_framed_and_told_and_the_others_are_not(change):
+    def shrink(state):
+        if change:
+            state[change][:] *= 1e-4
+
+    trace = traced((8, 8), change=shrink)
+    by_id = parts(flow_figure(trace))
+    worst = trace.story.worst
+    assert framed(by_id) == [worst]
+    assert {gid[5:] for gid in by_id if gid.startswith("mark:")} == {hop.name for hop in trace.way[1:]}
+    red = [
+        gid for gid, artist in by_id.items() if gid.startswith("factor:") and to_hex(artist.get_color()) == canvas.RED
+    ]
+    assert red == [f"factor:{worst}"]
+    assert by_id["headline"].get_text() == trace.story.headline
+    assert by_id["shares"].get_text() == trace.story.shares
+    frame, arrow = (by_id[f"{kind}:{worst}"].get_window_extent() for kind in ("mark", "arrow"))
+    assert frame.overlaps(arrow)
+
+
+def test_a_run_directory_is_drawn_too(run_directory):
+    figure = flow_figure(run_directory)
+    assert parts(figure)["title"].get_text().endswith("after 20 updates, N = 8 samples")
+    assert figure._repr_png_().startswith(b"\x89PNG")  # what a notebook asks for
 
 
 def test_a_dead_critic_layer_makes_everything_behind_it_grey():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minddpg.gradcheck import assert_gradients, check_gradient
+from minddpg.gradcheck import TensorReport, assert_gradients, check_gradient
 
 A = np.random.default_rng(0).standard_normal((3, 4))
 N = 16
@@ -540,3 +540,49 @@ def test_a_mean_with_an_upstream_of_its_own_shape():
         lambda p: np.mean(p["x"] ** 2, axis=0), {"x": x}, lambda p, u: {"x": u * 2 * p["x"] / len(p["x"])},
         upstream=np.ones(3), batch="x",
     )  # fmt: skip
+
+
+def test_one_direction_of_eight_may_be_too_small_to_be_seen():
+    """The seven others go through all of the tensor. Of elements, each is on its own."""
+
+    def tensor(directions, unresolved, looked=8):
+        counts = {"looked": looked, "checked": looked - unresolved, "unresolved": unresolved, "directions": directions}
+        zero = dict.fromkeys(("zeros", "kinks", "noisy", "wrong"), 0)
+        return TensorReport("w", (100,), **counts, **zero, max_rel_error=0.0, tolerance=1e-6, index=(0,), analytic=1.0,
+                            numeric=1.0, rel_error=0.0)  # fmt: skip
+
+    assert [tensor(8, k).ok for k in (0, 1, 2, 3, 8)] == [True, True, True, False, False]
+    assert [tensor(0, k).ok for k in (0, 1)] == [True, False]
+    assert tensor(8, 1).verdict == "ok, 1 unresolved"
+    assert tensor(8, 3).verdict == "3 unresolved: below rounding"
+
+
+@pytest.mark.parametrize("kind", [bool, np.int64, np.uint8])
+def test_labels_and_masks_in_a_batch_stay_what_they_are(rng, kind):
+    """2-D bools and whole numbers, and 1-D labels, are rows of the batch as well: tripled, but never moved."""
+    seen = []
+
+    def parts(p):
+        seen.append((p["m"].copy(), p["labels"].copy()))
+        assert p["m"].dtype == kind
+        return p["x"], p["w"], p["m"].all(axis=1) / len(p["x"]), np.arange(len(p["x"]))
+
+    def function(p):
+        x, w, kept, rows = parts(p)
+        return np.sum((x @ w)[rows, p["labels"]] * kept)
+
+    def backward(p):
+        x, w, kept, rows = parts(p)
+        dz = np.zeros((len(x), w.shape[1]))
+        dz[rows, p["labels"]] = kept
+        return {"x": dz @ w.T, "w": x.T @ dz}
+
+    m, labels = (rng.random((6, 2)) < 0.8).astype(kind), rng.integers(0, 4, 6)
+    inputs = {"x": rng.standard_normal((6, 3)), "w": rng.standard_normal((3, 4)), "m": m, "labels": labels}
+    report = check_gradient(function, inputs, backward, batch=("x", "m", "labels"))
+    assert report.ok, report
+    assert any("depends on row i only" in check.name for check in report.checks)
+    assert {len(rows) for rows, _ in seen} == {6, 18}
+    for rows, one in seen:
+        np.testing.assert_array_equal(rows[:6], m)
+        np.testing.assert_array_equal(one[:6], labels)

@@ -6,7 +6,8 @@ from conftest import JIT, make_batch
 
 from minddpg import DDPG, Batch, Config, ShapeError
 from minddpg.gradcheck import agent_structure, check_agent, planted
-from minddpg.gradcheck.agent import CLOSED, MINDDPG
+from minddpg.gradcheck.agent import CLOSED, MINDDPG, _masks
+from minddpg.networks import critic_forward
 
 ONE = {"hidden_sizes": (10, 8), "dtype": "float64"}
 TENSORS = [f"critic.{i}.{kind}" for i in range(3) for kind in ("weight", "bias")] + ["dq_dact", "dq_dobs"]
@@ -269,3 +270,24 @@ def test_a_changed_source_is_named():
 def test_each_structural_check_can_fail(file, right, wrong, check):
     reports = planted.check_planted(planted.Bug("", "", file, right, wrong))
     assert any(check == c.name and not c.ok for report in reports for c in report.checks), reports[1]
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_joined_action_is_no_relu(rng, layer):
+    """Only hidden units have a side to stand on, and no action moves them to another."""
+    agent = DDPG(3, 2, Config(hidden_sizes=(6, 5, 4), action_layer=layer, dtype="float64"))
+    obs, act = rng.standard_normal((8, 3)), rng.uniform(-1, 1, (8, 2))
+    masks = [_masks(agent.critic, critic_forward(agent.critic, obs, act)[1]) for act in (act, -act)]
+    assert masks[0].size == 8 * (6 + 5 + 4)
+    below = 8 * sum((6, 5, 4)[:layer])
+    np.testing.assert_array_equal(masks[0][:below], masks[1][:below])
+
+
+@pytest.mark.parametrize("mode", ["auto", "directions"])
+@pytest.mark.parametrize(("scale", "rew_scale"), [(1e-3, 1.0), (1.0, 1e-6), (1e-5, 1e-8), (1e3, 1e6)])
+def test_a_right_agent_is_right_at_any_scale(mode, scale, rew_scale):
+    batch = make_batch(np.random.default_rng(1), 12, 3, 2)
+    batch = batch._replace(obs=scale * batch.obs, next_obs=scale * batch.next_obs, rew=rew_scale * batch.rew)
+    agent = DDPG(3, 2, Config(hidden_sizes=(8, 6), action_layer=1, final_init=3e-3, critic_weight_decay=1e-2), 1)
+    report = check_agent(agent, batch, mode=mode)
+    assert report.ok, report

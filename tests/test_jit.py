@@ -45,10 +45,32 @@ def test_an_edit_in_another_file_is_noticed(package_copy, tmp_path):
 
 def test_without_the_jit_there_is_no_cache_and_functions_stay_python():
     code = (
-        "import minddpg.fast.jit as j, minddpg.ddpg as d; print(j.CACHE, type(d.update).__name__, j.is_warm('float32'))"
+        "import minddpg.fast.jit as j, minddpg.ddpg as d; "
+        "print(j.CACHE, type(d.update).__name__, j.is_warm('update', 'float32'))"
     )
     result = python(code, Path(minddpg.__file__).parent.parent, "unused", NUMBA_DISABLE_JIT="1")
     assert result.stdout.split() == ["None", "function", "True"], result.stderr
+
+
+def test_what_is_remembered_as_compiled_stands_in_one_table():
+    for what in ("float32", "looks", ""):
+        with pytest.raises(AssertionError):
+            jit.mark_warm(what) if jit.CACHE is not None else jit._flag(what, "")
+    assert len({jit._flag(what, dtype) for what in jit.WARM for dtype in ("float32", "float64")}) == 2 * len(jit.WARM)
+
+
+@needs_jit
+def test_squares_are_finite_is_the_same_compiled(rng):
+    @jit.jit
+    def compiled(v):
+        return jit.squares_are_finite(v)
+
+    for dtype, most in (("float32", 1.8e19), ("float64", 1.3e154)):
+        for n in (0, 1, 33):
+            for bad in (0, most, -most, 1.1 * most, -1.1 * most, np.inf, -np.inf, np.nan):
+                v = rng.standard_normal(n + 1).astype(dtype)
+                v[n] = bad
+                assert compiled(v) == jit.squares_are_finite(v) == (abs(bad) <= most)
 
 
 def test_each_and_where(rng):

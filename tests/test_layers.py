@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minddpg import layers
+from minddpg import layers, networks, optim
 from minddpg.gradcheck import assert_gradients
 
 
@@ -98,6 +98,22 @@ def test_dtype_is_kept(rng, dtype):
         lambda: layers.linear_backward_weights(np.ones((2, 3)), np.ones((1, 5)), np.ones((3, 5)), np.ones(5)),
         lambda: layers.linear_backward_input(np.ones((2, 3)), np.ones((3, 5))),
         lambda: layers.tanh_backward(np.ones((2, 1)), np.ones((2, 3))),
+        lambda: layers.linear_forward(np.ones((2, 3)), np.ones((3, 5)), np.ones(5), np.ones((1, 5))),
+        lambda: layers.linear_forward(np.ones((2, 3)), np.ones((3, 5)), np.ones(5), np.ones((2, 4))),
+        lambda: layers.linear_relu_forward(np.ones((2, 3)), np.ones((3, 5)), np.ones(5), np.ones((1, 5))),
+        lambda: layers.linear_relu_forward(np.ones((2, 3)), np.ones((3, 5)), np.ones(5), np.ones((2, 4))),
+        lambda: layers.linear_backward_weights(np.ones((2, 3)), np.ones((2, 5)), np.ones((3, 4)), np.ones(5)),
+        lambda: layers.linear_backward_weights(np.ones((2, 3)), np.ones((2, 5)), np.ones((2, 5)), np.ones(5)),
+        lambda: layers.linear_backward_weights(np.ones((2, 3)), np.ones((2, 5)), np.ones((3, 5)), np.ones(4)),
+        lambda: layers.relu_backward(np.ones((2, 3)), np.ones((1, 3))),
+        lambda: layers.relu_backward(np.ones((2, 3)), np.ones((2, 2))),
+        lambda: networks.join(np.ones((2, 3)), np.ones((2, 1)), np.ones((2, 3))),
+        lambda: networks.join(np.ones((2, 3)), np.ones((1, 1)), np.ones((2, 4))),
+        lambda: networks.copy(np.ones((2, 3)), np.ones((2, 4))),
+        lambda: optim.adam(np.ones(3), np.ones(2), optim.new_adam(np.ones(3)), 0.1),
+        lambda: optim.adam(np.ones(3), np.ones(3), optim.new_adam(np.ones(2)), 0.1),
+        lambda: optim.polyak(np.ones(3), np.ones(2), 0.1),
+        lambda: optim.polyak(np.ones(3), np.ones(2), 1.0),
         lambda: layers.squared_error(np.ones(2), np.ones(1)),
     ],
 )

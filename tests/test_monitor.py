@@ -35,7 +35,7 @@ def test_rows_come_every_so_many_updates(tmp_path):
     table = load_table(tmp_path / "run", "gradients")
     np.testing.assert_array_equal(table["updates"], range(10, 101, 10))
     np.testing.assert_array_equal(table["step"], range(75, 301, 25))
-    assert {"dq_dact_rms", "saturated", "actor.0.gradient_norm", "critic.1.dead", "rms.dact"} <= set(table)
+    assert {"dq_dact_rms", "saturated", "actor.0.gradient_rms", "critic.1.dead", "rms.dact"} <= set(table)
     assert np.isfinite(np.array(list(table.values()))).all()
     train("Pendulum-v1", CONFIG.replace(diagnose_every=0), out=tmp_path / "none")
     assert load_table(tmp_path / "none", "gradients") == {}

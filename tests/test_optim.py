@@ -57,6 +57,35 @@ def test_polyak_moves_by_its_share(rng, tau):
     np.testing.assert_array_equal(online, kept)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tau_of_one_is_a_copy_and_of_zero_nothing_to_the_bit(rng, dtype):
+    online = (10.0 ** rng.uniform(-30, 30, 1000)).astype(dtype)
+    for tau, expected in ((1.0, online), (0.0, online[::-1].copy())):
+        target = online[::-1].copy()
+        polyak(target, online, tau)
+        np.testing.assert_array_equal(target, expected)
+
+
+def test_a_gradient_that_adam_cannot_take_in_changes_nothing(rng):
+    for dtype, most in (("float32", 1.8e19), ("float64", 1.3e154)):
+        params = rng.standard_normal(100).astype(dtype)
+        state = new_adam(params)
+        adam(params, rng.standard_normal(100).astype(dtype), state, 0.1)
+        before = [params.copy(), *(array.copy() for array in state)]
+        for bad in (np.nan, np.inf, -np.inf, 2 * most, -2 * most):
+            gradient = rng.standard_normal(100).astype(dtype)
+            gradient[99] = bad
+            with pytest.raises(FloatingPointError, match="gradient or its square is not finite"):
+                adam(params, gradient, state, 0.1)
+            for array, expected in zip((params, *state), before, strict=True):
+                np.testing.assert_array_equal(array, expected)
+        params, gradient = np.zeros(2, dtype), np.array([most, -most], dtype)
+        state = new_adam(params)
+        for _ in range(50):
+            adam(params, gradient, state, 1e-3)
+        assert np.isfinite([params, state.m, state.v]).all()
+
+
 def test_polyak_closes_the_distance_geometrically(rng):
     target, online = rng.standard_normal(5), rng.standard_normal(5)
     distance = online - target

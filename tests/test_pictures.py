@@ -9,17 +9,18 @@ from conftest import clean_environment, make_batch, new_run
 
 import minddpg
 from minddpg import DDPG, Config
+from minddpg.gradflow import pictures
 from minddpg.gradflow.canvas import PlotError, save, svg
 from minddpg.gradflow.pictures import (
     EPISODES,
     TANGENT,
     action_figure,
-    gradient_way,
     history_figure,
     judge,
     policy_figure,
     run_figure,
 )
+from minddpg.gradflow.story import gradient_way, tell
 from minddpg.gradflow.tracing import trace
 from minddpg.runs.directory import load, load_info, load_transitions
 from minddpg.runs.tables import load_table
@@ -78,9 +79,9 @@ def run(runs):
 
 
 PICTURES = {
-    "history": lambda run: history_figure(load_table(run, "gradients")),
-    "action": lambda run: action_figure(load(run), load_transitions(run)),
-    "policy": lambda run: policy_figure(load(run)),
+    "history": history_figure,
+    "action": action_figure,
+    "policy": policy_figure,
     "run": run_figure,
 }
 
@@ -149,6 +150,11 @@ def test_png_and_svg_are_written_svg_with_text_and_the_same_each_time(name, run,
     figure = PICTURES[name](run)
     save(figure, tmp_path / "picture.svg")
     save(figure, tmp_path / "picture.png")
+    save(figure, tmp_path / "picture.pdf")
+    pdf = (tmp_path / "picture.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    assert b"/FontFile2" in pdf  # text stays text
+    assert figure._repr_png_().startswith(b"\x89PNG")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
     text = (tmp_path / "picture.svg").read_text()
     words = {"history": "actor.0.dweight", "action": "one update", "policy": "torque, N m", "run": "Swing, seed 0"}
@@ -165,23 +171,33 @@ def test_matplotlib_is_imported_late():
 # --- history ----------------------------------------------------------------------------------------------------------
 
 
+def way_in(table):
+    return gradient_way(name.removeprefix("rms.") for name in table if name.startswith("rms."))
+
+
 def test_the_way_is_named_from_dq_to_the_first_weight(runs):
     way = ["dq", "critic.1.dh", "critic.1.dz", "critic.0.dh", "critic.0.dz", "dact", "actor.2.dz",
            "actor.1.dh", "actor.1.dz", "actor.0.dh", "actor.0.dz", "actor.0.dweight"]  # fmt: skip
-    assert gradient_way(load_table(runs["plain"], "gradients")) == way
-    entered_later = gradient_way(load_table(runs["paper"], "gradients"))
+    assert way_in(load_table(runs["plain"], "gradients")) == way
+    entered_later = way_in(load_table(runs["paper"], "gradients"))
     assert entered_later[:7] == ["dq", "critic.2.dh", "critic.2.dz", "critic.1.dh", "critic.1.dz", "dact", "actor.3.dz"]
 
 
 def test_the_map_and_the_waterfall_hold_the_table(run):
     table = load_table(run, "gradients")
     figure = history_figure(table)
-    names = gradient_way(table)
+    names = way_in(table)
     heat, fall = titled(figure, "RMS at each array"), titled(figure, "The last look")
     shown = heat.collections[0].get_array()
     rms = np.array([table[f"rms.{name}"] for name in names])
     np.testing.assert_array_equal(shown.mask, rms == 0)
     np.testing.assert_allclose(10 ** shown.compressed(), rms[rms > 0])
+    story = tell({name: column[-1] for name, column in table.items()})
+    assert figure.get_suptitle().splitlines()[1:] == [f"at the last look it {story.headline}", story.shares]
+    (marked,) = [i for i, tick in enumerate(fall.yaxis.get_major_ticks()) if tick.label2.get_bbox_patch()]
+    assert names[marked] == story.worst
+    for axes in (heat, fall, *[axes for axes in figure.axes if axes.get_label() == "<colorbar>"]):
+        assert {line.get_markersize() for line in axes.get_yticklines()} == {0}  # dashes that read as minus signs
     assert [label.get_text() for label in heat.get_yticklabels()] == names
     dots = [line.get_xdata() for line in fall.lines if len(line.get_xdata()) == len(names)]
     np.testing.assert_array_equal(dots[0], rms[:, 0])
@@ -205,7 +221,7 @@ def test_step_shares_are_the_tables_columns(network, run):
 @pytest.mark.parametrize("rows", [slice(None), slice(0, 1), slice(0, 2)], ids=["all looks", "one look", "two looks"])
 def test_a_gradient_of_zero_is_drawn_as_zero(rows, run, monkeypatch):
     table = {name: column[rows].copy() for name, column in load_table(run, "gradients").items()}
-    names = gradient_way(table)
+    names = way_in(table)
     blocked = names[names.index("dact") + 1 :]
     for name in blocked:
         table[f"rms.{name}"][:] = 0
@@ -292,6 +308,46 @@ def test_arrows_point_where_q_rises_and_shrink_by_tanh(run):
         assert all(length * slope > 0 for length in lengths)
         if len(lengths) == 2:
             assert lengths[1] == pytest.approx(lengths[0] * (1 - at**2))
+
+
+def test_arrows_that_could_not_be_seen_get_scales_of_their_own_and_it_is_said(run):
+    agent, batch = load(run), load_transitions(run)
+    agent.actor.params[:] *= 0.1
+
+    def wishes(figure):
+        found = [[arrow.xy[0] - arrow.xyann[0] for arrow in axes.texts] for axes in figure.axes]
+        said = [text.get_text() for text in figure.legends[0].get_texts() if "pushes" in text.get_text()]
+        return found, "own scale" in said[0]
+
+    real, slopes = judge, []
+
+    def steep(*networks_and_obs):
+        judged = real(*networks_and_obs)
+        judged.dq_dact[:, 0] = slopes
+        return judged
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "judge", steep)
+        slopes = [1.0, 0.8, -0.5, 0.3]
+        lengths, own = wishes(action_figure(agent, batch))
+        assert not own
+        np.testing.assert_allclose([found[0] for found in lengths], 0.45 * np.array(slopes), rtol=1e-5)
+        slopes = [1.0, 0.01, -0.02, 0.9e-3]  # three arrows of four would not be seen
+        lengths, own = wishes(action_figure(agent, batch))
+        assert own
+        np.testing.assert_allclose([found[0] for found in lengths], [0.45, 0.45, -0.45, 0.45], rtol=1e-5)
+
+
+def test_why_mu_may_move_against_its_slope_is_said(run):
+    title = action_figure(run).legends[0].get_title().get_text()
+    assert "may move against dQ/da" in title
+    assert "shared by all states" in title
+    assert "momentum" in title
+
+
+def test_an_agent_without_a_batch_is_refused(run):
+    with pytest.raises(PlotError, match="needs a batch"):
+        action_figure(load(run))
 
 
 def test_a_saturated_actor_gets_a_wish_but_nothing_passes(run):
@@ -406,7 +462,7 @@ def test_panels_hold_the_tables(run):
     assert labelled(learning, f"median of the last {EPISODES}")[-1] == np.median(progress["return"][-EPISODES:])
     evaluated = labelled(learning, "evaluation, without noise")
     steps = np.unique(evaluations["step"])
-    assert len(steps) == 3
+    assert len(steps) == 2  # the first was due before there had been an update
     assert evaluated.tolist() == [evaluations["return"][evaluations["step"] == s][0] for s in steps]
     saturation = titled(figure, "Can the gradient pass the tanh?")
     np.testing.assert_array_equal(labelled(saturation, "share of |mu(s)| > 0.99"), gradients["saturated"])
@@ -488,7 +544,7 @@ def test_networks_without_hidden_layers(tmp_path, monkeypatch):
     run = make_run(tmp_path / "run", config=TINY.replace(hidden_sizes=()))
     figure = run_figure(run)
     assert "no hidden layers" in titled(figure, "Dead ReLUs").texts[0].get_text()
-    assert gradient_way(load_table(run, "gradients")) == ["dq", "dact", "actor.0.dz", "actor.0.dweight"]
+    assert way_in(load_table(run, "gradients")) == ["dq", "dact", "actor.0.dz", "actor.0.dweight"]
     check_readable(history_figure(load_table(run, "gradients")), monkeypatch)
 
 

@@ -35,7 +35,7 @@ OF_OPTIONS = {
         "test_observations.py::test_fifty_updates_equal_the_twin",
     ),
     "normalise_obs: act sees other observations": (
-        "agent.py", "in_use(self.learner.actor), self.in_units(rows))", "in_use(self.learner.actor), rows)",
+        "agent.py", "in_use(self._learner.actor), self.in_units(rows))", "in_use(self._learner.actor), rows)",
         "test_observations.py::test_all_that_feeds_a_network_normalises",
     ),
     "normalise_obs: the next observation is counted too": (

@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 import pytest
 from conftest import clean_environment
+from studies import fake_study
 from test_packaging import EXTRAS
 
 import minddpg
@@ -23,12 +24,15 @@ from minddpg.gradcheck.planted import BUGS, CATALOGUE
 from minddpg.gradcheck.situations import SITUATIONS
 from minddpg.gradflow import MISTAKES
 from minddpg.runs.directory import FILES
+from minddpg.study import Study
+from minddpg.study.plan import FILES as STUDY_FILES
+from minddpg.study.results import MEASURES, make_plan
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "minddpg"
 FRONT, HOUSE, RUNS = ROOT / "README.md", PACKAGE / "README.md", PACKAGE / "runs" / "README.md"
 FLOW, MEASURED = PACKAGE / "gradflow" / "README.md", ROOT / "scripts" / "README.md"
-CHECKS = PACKAGE / "gradcheck" / "README.md"
+CHECKS, STUDIES = PACKAGE / "gradcheck" / "README.md", PACKAGE / "study" / "README.md"
 PAGES = sorted([FRONT, MEASURED, *PACKAGE.rglob("README.md")])
 SOURCE = (line.strip() for line in (PACKAGE / "ddpg.py").read_text(encoding="utf-8").splitlines())
 DDPG = "\n".join(line.split("  #")[0].rstrip() for line in SOURCE if not line.startswith("#"))
@@ -189,8 +193,8 @@ def test_flags_and_extras_exist(page):
 def test_files_exist(page):
     for name in (name for code in quoted(page) for name in code.split()):
         if re.fullmatch(r"\w+\.(?:csv|npz|json)", name):
-            assert name in {*FILES, "actor.npz"}, name
-        elif re.fullmatch(r"[\w./-]+\.(?:py|md|txt|cfg)", name) and name not in FILES:
+            assert name in {*FILES, *STUDY_FILES, "actor.npz"}, name
+        elif re.fullmatch(r"[\w./-]+\.(?:py|md|txt|cfg)", name) and name not in {*FILES, *STUDY_FILES}:
             assert any((folder / name).exists() for folder in (page.parent, ROOT, PACKAGE)), name
 
 
@@ -273,6 +277,29 @@ def test_the_example_of_the_front_page_runs_and_its_tables_are_described(monkeyp
         assert missing == (set(Losses._fields) if name == "progress.csv" else set())
 
 
+def test_the_chapter_on_studies_describes_what_is_there():
+    rows = table(section(STUDIES, "## What a study leaves behind"))[1:]
+    named = [name for row in rows for name in re.findall(r"`([^`]+)`", row[0])]
+    assert [name for name in named if "/" not in name] == list(STUDY_FILES)
+    assert [row[0].strip("`") for row in table(section(STUDIES, "## Scores"))[1:]] == list(MEASURES)
+
+
+def test_the_example_of_the_chapter_on_studies_can_be_run(monkeypatch, tmp_path):
+    """Its call makes a plan, and what it asks of the study is there; test_study.py makes studies."""
+    asked = []
+
+    def run(out, envs, seeds, config, vary):
+        asked.append(make_plan(envs, range(seeds), config, vary))
+        return fake_study(tmp_path / out, seeds=seeds, vary=vary)
+
+    monkeypatch.setattr("minddpg.study.run", run, raising=False)
+    (block,) = fenced(STUDIES)
+    names = {}
+    exec(block, names)
+    assert len(asked[0].jobs(tmp_path)) == 4
+    assert isinstance(names["found"], Study)
+
+
 @pytest.mark.parametrize(("start", "steps"), [("import minddpg", 1_400), ("import gymnasium", 500)])
 def test_the_examples_of_the_chapter_on_runs_run(start, steps):
     (block,) = [block for block in fenced(RUNS) if block.startswith(start)]
@@ -339,11 +366,13 @@ def test_what_the_readme_shows_of_a_check_is_what_is_printed():
 def test_what_is_shown_of_a_trace_is_what_is_printed(capsys):
     assert cli.main(["gradflow"]) == 0
     printed = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
-    shown = re.search(r"```\n(    tensor  .*?)```", text(FLOW), re.S).group(1).rstrip().splitlines()
-    assert len(shown) == 22
-    for line in (line for line in shown if line != "..."):
+    shown = re.search(r"```\n(RMS: root .*?)```", text(FLOW), re.S).group(1).rstrip().splitlines()
+    assert len(shown) == 33
+    for line in (line for line in shown if line not in ("...", "")):
         # Another CPU sums in another order, so the last digit may differ, and with it a width.
         same = [p for p in printed if p.split()[:1] == line.split()[:1] and len(numbers(p)) == len(numbers(line))]
+        if len(line.split()) == 4 and not re.search("[a-z]{2}", line):  # a plain step: no name to find it by
+            same = [p for p in printed if len(numbers(p)) == len(p.split()) == 4]
         assert any(np.allclose(numbers(p), numbers(line), rtol=0.02, atol=1e-12) for p in same), line
 
 

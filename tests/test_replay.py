@@ -78,6 +78,60 @@ def test_shapes_that_misfit_are_named():
     assert len(replay) == 0
 
 
+BAD = {
+    "obs": (["a", "b", "c", "d"], [1e39, 0, 0, 0], [0, 0, np.nan, 0], None, [None] * 4, [0, 0, 0, 10**400]),
+    "act": ([1j, 0], [0, np.inf], "ab", [[0, 0]]),
+    "rew": (None, "1", 1e39, np.nan, -np.inf, 1j, [1.0, 2.0], np.datetime64("2020"), 10**400),
+    "next_obs": ([0, 0, 0, -1e39], [0, 0, 0], [0, 0, 0, np.inf]),
+    "terminated": (None, "no", 0.5, np.nan, [True, False]),
+}
+
+
+@pytest.mark.parametrize(("name", "bad"), [(name, bad) for name, several in BAD.items() for bad in several])
+def test_a_bad_transition_is_named_and_leaves_the_ring_as_it_was(name, bad):
+    replay = ReplayBuffer(3, 4, 2)
+    good = {"obs": np.ones(4), "act": np.zeros(2), "rew": 1.0, "next_obs": np.ones(4), "terminated": False}
+    for _ in range(5):  # full: what the row holds is sampled
+        replay.add(**good)
+    before = [array.tobytes() for array in replay.transitions]
+    with pytest.raises(ShapeError, match=rf"^{name}\b"):
+        replay.add(**{**{key: 7 * np.asarray(value) for key, value in good.items()}, "terminated": True, name: bad})
+    assert [array.tobytes() for array in replay.transitions] == before
+    assert replay.added == 5
+
+
+@pytest.mark.parametrize("terminated", [True, np.True_, 1, 1.0, np.array(1)])
+def test_terminated_in_any_form(terminated):
+    replay = ReplayBuffer(3, 1, 1)
+    replay.add([0], [0], np.float64(2), [0], terminated)
+    assert replay.transitions.terminated[0]
+    assert replay.transitions.rew[0] == 2
+
+
+def test_gather_reads_no_foreign_memory():
+    ring = ReplayBuffer(3, 2, 1).transitions
+    for indices in ([3], [0, -1], [1 << 40]):
+        with pytest.raises(IndexError, match="indices must be"):
+            gather(ring, np.array(indices))
+    for name in ring._fields:
+        with pytest.raises(ValueError, match="one row per transition"):
+            gather(ring._replace(**{name: getattr(ring, name)[:2]}), np.array([0]))
+
+
 def test_an_empty_replay_says_so():
     with pytest.raises(ValueError, match="empty"):
         ReplayBuffer(3, 1, 1).sample(1, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("held", [1, 2, 3, 7, 100])
+def test_draws_are_uniform_over_what_is_held(held):
+    """Chi-square has the mean `cells` and the variance 2 cells; in pairs: one draw tells nothing of the next."""
+    replay, rng = ReplayBuffer(100, 2, 1), np.random.default_rng(held)
+    for i in range(held):
+        replay.add(*transition(i))
+    indices = np.concatenate([replay.draw(256, rng) for _ in range(400)])
+    pairs = indices[::2] * held + indices[1::2]
+    for seen, number in ((indices, held), (pairs, held**2)):
+        expected, cells = len(seen) / number, number - 1
+        statistic = np.sum((np.bincount(seen, minlength=number) - expected) ** 2) / expected
+        assert abs(statistic - cells) <= 5 * np.sqrt(2 * cells)

@@ -2,7 +2,6 @@ import base64
 import hashlib
 import json
 import re
-import shutil
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,14 +12,14 @@ from conftest import JIT, clean_environment, make_batch, new_run, save_run
 
 from minddpg import DDPG, Config, RunError, gradflow, load
 from minddpg.gradflow.monitor import Monitor
-from minddpg.replay import ReplayBuffer
+from minddpg.replay import Batch, ReplayBuffer
 from minddpg.runs.directory import load_transitions
 from minddpg.runs.files import array_file
 from minddpg.runs.tables import load_table
 
 pytest.importorskip("matplotlib")
 
-from minddpg.gradflow import flow_picture, report
+from minddpg.gradflow import flow_picture, mistakes, report, tell
 from minddpg.gradflow.report import MOST_FRAMES, _spread, write_report
 
 NASTY = "<script>alert(1)</script>\"'&]]></script><!-- \u2028 {{data}} \\"
@@ -56,7 +55,8 @@ def page(tmp_path_factory):
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    """Leave out the further pictures, which take most of the time."""
+    """Leave out the further pictures and most batches of mistakes, which take most of the time."""
+    monkeypatch.setattr(report, "mistakes", lambda *args: mistakes(*args, batches=2))
     monkeypatch.setattr(report, "_figures", lambda *args: iter(()))
 
 
@@ -134,30 +134,73 @@ def test_frames_say_what_gradients_csv_says(page):
     data, directory = data_of(page.read_text(encoding="utf-8")), page.parent / "run"
     table, names = load_table(directory, "gradients"), [hop["name"] for hop in data["hops"]]
     assert len(data["frames"]) == 5
+    plain = {hop["name"] for hop in data["hops"] if hop["plain"]}
+    assert plain >= {"obs", "act", "q"}
+    assert plain.isdisjoint({"dq", "dact", "dtheta"})
+    every = [table[f"rms.{name}"] for name in names if name not in plain]
+    traced = gradflow.tracing.trace_run(directory, routes=False)
+    of = {hop.name: hop.of for hop in traced.hops}
+    scale = flow_picture.scale_of([*np.concatenate(every), *(traced[name].rms for name in names if name not in plain)])
     for line, frame in enumerate(data["frames"][:-1]):
-        assert f"update {table['updates'][line]:.0f}, a batch of 16" in frame["when"]
-        for name, (thickness, colour, rms, factor, *_) in zip(names, frame["hops"], strict=True):
-            value = table[f"rms.{name}"][line]
+        row = {name: float(column[line]) for name, column in table.items()}
+        assert f"update {row['updates']:.0f}, a batch of 16" in frame["when"]
+        assert (frame["headline"], frame["shares"]) == (tell(row).headline, tell(row).shares)
+        assert [name for name, hop in zip(names, frame["hops"], strict=True) if hop[4]] == [tell(row).worst]
+        for name, (thickness, colour, rms, factor, _) in zip(names, frame["hops"], strict=True):
+            value = row[f"rms.{name}"]
             assert rms == flow_picture.rms_text(value)
-            assert (thickness, colour) == flow_picture.stroke(value)
-            assert name not in ("obs", "dq") or factor == "-"
-        dact, dz = table["rms.dact"][line], table["rms.critic.0.dz"][line]
-        assert frame["hops"][names.index("dact")][3] == f"x{dact / dz * (1 / 8) ** 0.5:.2g}"  # (16, 1) out of (16, 8)
-        norm = table["rms.actor.0.dweight"][line] * 24**0.5  # (3, 8)
-        assert frame["hops"][names.index("actor.0.dweight")][5] == f"{norm:.3g}"
+            if name not in plain:
+                assert (thickness, colour) == flow_picture.stroke(value, scale)
+            before = row[f"rms.{of[name]}"] if of[name] else 0
+            expected = flow_picture.factor_text(name, value / before) if before else "-"
+            assert factor == expected, name
 
 
-def test_the_last_frame_is_the_trace(page):
-    from minddpg.replay import Batch
-    from minddpg.runs.directory import load
-
+def test_the_last_frame_is_the_trace_of_the_runs_own_batch_size(page):
     kept, agent = load_transitions(page.parent / "run"), load(page.parent / "run")
-    rows = np.random.default_rng(0).permutation(len(kept.rew))[:32]
-    trace = gradflow.trace(agent, Batch(*(array[rows] for array in kept)))
+    rows = np.random.default_rng(0).permutation(len(kept.rew))[: agent.config.batch_size]
+    trace = gradflow.trace(agent, Batch(*(array[rows] for array in kept)), routes=False)
     data = data_of(page.read_text(encoding="utf-8"))
+    assert data["frames"][-1]["when"].endswith(f"a batch of {agent.config.batch_size}.")
     for hop, said in zip(data["hops"], data["frames"][-1]["hops"], strict=True):
         assert said[2] == flow_picture.rms_text(trace[hop["name"]].rms)
         assert said[3] == flow_picture.factor_text(hop["name"], trace[hop["name"]].factor)
+    assert data["frames"][-1]["headline"] == trace.story.headline
+
+
+def test_the_report_is_all_of_it(tmp_path):
+    write_report(make_run(tmp_path / "run"), tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    headings = re.findall("<h2>(.*?)</h2>", text)
+    assert headings == ["Is anything wrong?", "The gradient's way", "Array by array", "Four routes, one gradient",
+                        "What the classic mistakes would do", "While training", "Q along the action", "The policy",
+                        "The run"]  # fmt: skip
+    routes, made = (re.search(rf'id="{name}".*?</table>', text, re.DOTALL)[0] for name in ("routes", "mistakes"))
+    assert re.findall(r"<td>\(([abcd])\)", routes) == list("abcd")
+    assert [name for name in gradflow.MISTAKES if name.replace("'", "&#x27;") in made] == list(gradflow.MISTAKES)
+    assert "Over 100 batches of 16: the median, and where the middle 80 % lie." in text
+    assert "may move against dQ/da" in text
+    assert "RMS: root of the mean square; x RMS: the RMS over that" in text
+
+
+def test_a_batch_larger_than_what_is_kept_is_said(tmp_path, no_pictures):
+    write_report(make_run(tmp_path / "run"), tmp_path / "report.html", batch_size=5000)
+    assert "5,000 were asked for; no more are kept" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_table_of_an_earlier_version_is_still_shown(tmp_path, no_pictures):
+    """It knew norms of weights, and no share of shut units: causes are left out, numbers are there."""
+    directory = make_run(tmp_path / "run")
+    table = directory / "gradients.csv"
+    names, *lines = table.read_text().splitlines()
+    kept = [i for i, name in enumerate(names.split(",")) if not name.endswith((".shut", "_rms"))]
+    kept += [names.split(",").index("dq_dact_rms")]
+    cut = [",".join(line.split(",")[i] for i in kept) for line in (names, *lines)]
+    table.write_text("\n".join(cut) + "\n")
+    write_report(directory, tmp_path / "report.html")
+    data = data_of((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert len(data["frames"]) == 5
+    assert re.match(r"shrinks most at [^:]*\(x \S+\)", data["frames"][0]["headline"])
 
 
 @pytest.mark.parametrize("hidden_sizes", [(), (5,), (5, 4)])
@@ -244,32 +287,6 @@ def test_without_the_jit(tmp_path):
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("needs chromium and chromedriver")
-    profile = tmp_path_factory.mktemp("browser")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (
-        "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-        "disable-component-update", "disable-sync", "disable-dev-shm-usage", f"user-data-dir={profile / 'user'}",
-        f"disk-cache-dir={profile / 'cache'}", "window-size=1280,1000",
-    ):  # fmt: skip
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    home = {**clean_environment(), "HOME": str(profile), "TMPDIR": str(profile), "XDG_CONFIG_HOME": str(profile)}
-    service = webdriver.ChromeService(driver, env=home)
-    started = webdriver.Chrome(options=options, service=service)
-    try:
-        yield started
-    finally:
-        started.quit()
-
-
 @pytest.fixture
 def opened(browser, page):
     browser.get(page.as_uri())
@@ -294,7 +311,8 @@ def look_of(browser, name):
 def expected_look(data, frame, name):
     place = [hop["name"] for hop in data["hops"]].index(name)
     thickness, colour, rms, factor, *_ = data["frames"][frame]["hops"][place]
-    red, green, blue = bytes.fromhex(data["colours"][colour][1:])
+    paint = data["plain"] if data["hops"][place]["plain"] else data["colours"][colour]
+    red, green, blue = bytes.fromhex(paint[1:])
     width = pytest.approx(thickness * data["arrow_share"], abs=0.01)
     return [f"rgb({red}, {green}, {blue})", pytest.approx(thickness, abs=0.01), width, rms, factor]
 
@@ -325,14 +343,70 @@ def test_the_slider_moves_the_picture_and_back(opened, page):
     assert at_first == expected_look(data, last, name)
     move_slider(opened, Keys.HOME)
     assert look_of(opened, name) == expected_look(data, 0, name) != at_first
-    for kind in ("when", "numbers"):
-        assert opened.find_element("id", kind).text == data["frames"][0][kind]
+    for place, kind in (
+        ("when", "when"),
+        ("numbers", "numbers"),
+        ("said_headline", "headline"),
+        ("when_table", "when"),
+    ):
+        assert opened.find_element("id", place).text == data["frames"][0][kind]
     assert opened.find_element("css selector", "#title text").text == data["frames"][0]["title"]
     assert opened.find_element("id", "frame").get_attribute("aria-valuetext") == data["frames"][0]["when"]
     move_slider(opened, Keys.ARROW_RIGHT)
     assert look_of(opened, name) == expected_look(data, 1, name)
     move_slider(opened, Keys.END)
     assert look_of(opened, name) == at_first
+
+
+def test_the_table_moves_with_the_slider_and_agrees_with_the_box_it_lights(opened, page):
+    from selenium.webdriver.common.keys import Keys
+
+    data, names = data_of(page.read_text(encoding="utf-8")), None
+    for key, number in ((Keys.HOME, 0), (Keys.ARROW_RIGHT, 1), (Keys.END, 4)):
+        move_slider(opened, key)
+        rows, boxes, framed = opened.execute_script(
+            """
+            const text = (kind, name) => document.querySelector(`[id="${kind}:${name}"] text`)?.textContent;
+            const rows = [...document.querySelectorAll("#trace tr[data-hop]")]
+                .filter((row) => text("rms", row.dataset.hop));
+            const marks = [...document.querySelectorAll('[id^="mark:"]')];
+            return [rows.map((row) => [...row.cells].map((cell) => cell.textContent)),
+                    rows.map((row) => [text("rms", row.dataset.hop), text("factor", row.dataset.hop)]),
+                    marks.filter((m) => m.querySelector("path").style.opacity === "1").map((m) => m.id.slice(5))];
+            """
+        )
+        names = names or [cells[0] for cells in rows]
+        assert len(rows) == len(data["hops"])
+        for cells, (rms, factor) in zip(rows, boxes, strict=True):
+            assert f"RMS {cells[2]}" == rms
+            assert cells[3] == ("" if factor in ("-", None) else factor)
+        frame = data["frames"][number]
+        assert framed == [hop["name"] for hop, look in zip(data["hops"], frame["hops"], strict=True) if look[4]]
+        cell = opened.find_element("css selector", '#trace [data-hop="dact"] td:nth-child(5)')
+        assert cell.value_of_css_property("visibility") == ("visible" if number == 4 else "hidden")
+
+
+def test_at_400_pixels_the_way_is_a_list_that_moves_too(opened, page):
+    from selenium.webdriver.common.keys import Keys
+
+    data = data_of(page.read_text(encoding="utf-8"))
+    opened.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 400, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    )
+    try:
+        move_slider(opened, Keys.HOME)
+        way, frame = opened.find_element("id", "way"), data["frames"][0]
+        assert way.is_displayed()
+        looks = [(hop, look) for hop, look in zip(data["hops"], frame["hops"], strict=True) if hop["way"]]
+        shown = [item.text.split("\n") for item in way.find_elements("tag name", "li")]
+        assert shown == [[hop["name"], look[2][4:], look[3]] for hop, look in looks]
+        assert len(way.find_elements("css selector", ".worst")) == 1
+        assert way.rect["x"] + way.rect["width"] <= 400
+        opened.execute_script("scrollTo(0, document.getElementById('trace').getBoundingClientRect().top + 100)")
+        slider = opened.find_element("id", "frame")
+        assert 0 <= opened.execute_script("return arguments[0].getBoundingClientRect().top", slider) < 100  # stays
+    finally:
+        opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_play_runs_to_the_end_and_can_be_paused(opened):
@@ -359,7 +433,7 @@ def test_pointing_at_a_bar_tells_its_numbers(opened):
     ActionChains(opened).scroll_to_element(box).move_to_element(box).perform()
     lines = tip.text.split("\n")
     assert lines[:2] == ["dact (N, 1)", "dz W^T with the action's rows of W"]
-    assert re.fullmatch(r"RMS \S+, norm \S+", lines[2])
+    assert re.fullmatch(r"RMS \S+, x\S+", lines[2])
     assert re.fullmatch(r"lowest \S+, highest \S+, zeros 0%", lines[3])
     assert box.get_attribute("aria-describedby") == "tip"
     assert box.get_attribute("aria-label") == tip.text

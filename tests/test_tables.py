@@ -164,3 +164,21 @@ def test_what_is_no_file_is_refused_at_once(tmp_path):
         with pytest.raises(RunError, match="cannot write"):
             Tables(tmp_path, {"progress": 1})
         remove()
+
+
+def test_a_table_that_another_version_began_keeps_its_columns(tmp_path):
+    """What it does not name is left out, what is not known any more is empty: the file stays one table."""
+    with_old_names = Tables(tmp_path)
+    with_old_names.append("gradients", {"step": 1, "norm": 2.5, "q": 3})
+    with_old_names.close()
+    now = Tables(tmp_path, {"gradients": 1})
+    now.append("gradients", {"step": 2, "rms": 0.5, "q": 4})
+    now.append("gradients", {"step": 3, "rms": 0.5, "q": 5})
+    now.close()
+    assert (tmp_path / "gradients.csv").read_text() == "step,norm,q\n1,2.5,3\n2,,4\n3,,5\n"
+    table = load_table(tmp_path, "gradients")
+    assert table["q"].tolist() == [3, 4, 5]
+    fresh = Tables(tmp_path)  # from the start again: today's columns
+    fresh.append("gradients", {"step": 1, "rms": 0.5})
+    fresh.close()
+    assert (tmp_path / "gradients.csv").read_text() == "step,rms\n1,0.5\n"

@@ -8,6 +8,7 @@ import pytest
 
 import minddpg.training as train_module
 from minddpg import Config, ConfigError, EnvError, TrainingError, load, train
+from minddpg.ddpg import Losses
 from minddpg.environment import make_environments
 from minddpg.seeds import episode_seed
 from minddpg.training import Run, Stop, stop_on_signal
@@ -61,13 +62,16 @@ def test_a_late_failure_keeps_the_agent_so_far_and_its_traceback(tmp_path):
     np.testing.assert_array_equal(kept.actor.params, caught.value.result.agent.actor.params)
 
 
-def test_divergence_is_an_error_and_saves_no_broken_agent(tmp_path):
-    """The first checkpoint, of step 0, is what is left."""
-    config = TINY.replace(critic_lr=1e30, actor_lr=1.0)
-    with np.errstate(all="ignore"), pytest.raises(TrainingError, match=r"diverged: .* at step \d+.*checkpoint is kept"):
-        train(lambda: Recorder(reward=1e30), config, out=tmp_path / "run")
+@pytest.mark.parametrize(("rate", "finite"), [("critic_lr", True), ("actor_lr", False)])
+def test_divergence_is_an_error_and_saves_no_broken_agent(tmp_path, rate, finite):
+    """A critic that grows is stopped while it is finite; the first checkpoint, of step 0, is what is left."""
+    config = TINY.replace(**{rate: 1e9 if finite else 1e300})
+    said = r"diverged: .* is not finite at step \d+.*checkpoint is kept"
+    with np.errstate(all="ignore"), pytest.raises(TrainingError, match=said) as caught:
+        train(lambda: Recorder(obs=(0.5, -1.0)), config, out=tmp_path / "run")
     files = {"config.json", "progress.csv", "checkpoint.npz", "lock", "error.txt"}
     assert {p.name for p in (tmp_path / "run").iterdir()} == files
+    assert caught.value.result.agent.is_finite() == finite
 
 
 @pytest.mark.parametrize(
@@ -77,8 +81,8 @@ def test_divergence_is_an_error_and_saves_no_broken_agent(tmp_path):
             lambda agent: agent.actor.params.fill(np.nan),
             r"an action of the actor is not finite at step 60 \(actor.0.weight",
         ),
-        (lambda agent: agent.critic.params.fill(np.inf), r"critic_loss of an update is not finite at step 61"),
-        (lambda agent: agent.target_critic.params.fill(np.nan), "critic_loss of an update is not finite at step 61"),
+        (lambda agent: agent.critic.params.fill(np.inf), r"the critic's gradient is not finite at step 61"),
+        (lambda agent: agent.target_critic.params.fill(np.nan), "the critic's gradient is not finite at step 61"),
     ],
 )
 def test_what_is_not_finite_is_named_with_its_step(spoil, message):
@@ -88,6 +92,16 @@ def test_what_is_not_finite_is_named_with_its_step(spoil, message):
     spoil(run.agent)
     with np.errstate(all="ignore"), pytest.raises(TrainingError, match=message):
         run.step()
+
+
+def test_rewards_that_are_too_large_to_square_are_named_and_nothing_is_destroyed(tmp_path):
+    """Not the learning rates' fault."""
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(TrainingError, match=r"at step 41 \(rew is as large as 1e\+30\)") as caught,
+    ):
+        train(lambda: Recorder(reward=1e30), TINY, out=tmp_path / "run")
+    assert caught.value.result.agent.is_finite()
 
 
 def test_one_seed_gives_bit_identical_parameters():
@@ -187,7 +201,7 @@ def test_streams_do_not_disturb_each_other(monkeypatch):
     assert envs[0].resets[0] == envs[1].resets[0]
     assert not np.allclose(np.array(envs[0].actions[60:]), np.array(envs[1].actions[60:]))
     streams = train_module.random_streams(2)
-    np.testing.assert_allclose(np.array(envs[0].actions[:40]), streams.warmup.uniform(-1, 1, 40), rtol=1e-6)
+    np.testing.assert_allclose(np.array(envs[0].actions[:40]), streams.first_actions.uniform(-1, 1, 40), rtol=1e-6)
     np.testing.assert_allclose(np.array(noises[0])[:, 0], 0.1 * streams.noise.standard_normal(80))
 
 
@@ -261,3 +275,12 @@ def test_signals_are_left_alone_outside_the_main_thread():
     thread.start()
     thread.join()
     assert seen == [(None, before)]
+
+
+def test_an_episode_that_never_ends_keeps_no_list_of_its_losses():
+    episode, rng = train_module.Episode(), np.random.default_rng(0)
+    rows = rng.standard_normal((5_500, 5))
+    for row in rows:
+        episode.add(Losses(*row))
+        assert len(episode._recent) < 1_000
+    np.testing.assert_allclose(list(episode.means().values()), rows.mean(axis=0), rtol=1e-9, atol=1e-12)

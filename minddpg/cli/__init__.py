@@ -12,10 +12,10 @@ from typing import TextIO
 
 from .. import __version__
 from ..config import ConfigError
-from . import eval, export, gradcheck, gradflow, plot, train, warmup
+from . import eval, explain, export, gradcheck, gradflow, plot, study, train, warmup, watch
 from .options import Commands, Parser, did_you_mean, fail
 
-COMMANDS = (train, eval, plot, export, gradcheck, gradflow, warmup)
+COMMANDS = (train, eval, study, plot, export, gradcheck, explain, gradflow, watch, warmup)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,14 +6,11 @@ import argparse
 import json
 import sys
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
 
+from ..config import EVALUATION_SEED
 from .options import Commands, add_env_kwargs, check_file, env_kwargs, fail, positive, whole
 from .terminal import summary
 from .warmup import compile_ahead
-
-if TYPE_CHECKING:
-    from ..environment import EnvironmentLike
 
 
 def add(commands: Commands) -> None:
@@ -31,7 +28,11 @@ def add(commands: Commands) -> None:
     add_env_kwargs(evaluate)
     evaluate.add_argument("--episodes", type=positive, default=100, metavar="N", help="episodes; default: 100")
     evaluate.add_argument(
-        "--seed", type=whole, default=10_000, metavar="S", help="episode i starts from reset(seed=S+i); default: 10000"
+        "--seed",
+        type=whole,
+        default=EVALUATION_SEED,
+        metavar="S",
+        help=f"episode i starts from reset(seed=S+i); default: {EVALUATION_SEED}",
     )
     evaluate.add_argument("--video", metavar="FILE", help="record the first episode as an .mp4 (needs the extra video)")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if args.video is not None:
         check_path(args.video)
     try:
-        Environment(_made_with(env, kwargs)).close()  # what is wrong with it shows before anything is compiled
+        Environment(env, env_kwargs=kwargs).close()  # what is wrong with it shows before anything is compiled
     except EnvError as error:
         if args.env:
             raise
@@ -65,29 +66,13 @@ def run(args: argparse.Namespace) -> int:
     with recorded(env, args.video, kwargs) if args.video is not None else nullcontext() as recording:
         if not args.json:
             compile_ahead(info.config.dtype, quietly=True, like=info.config)
-        returns = evaluate(agent, recording or _made_with(env, kwargs), args.episodes, args.seed)
+        if recording:
+            returns = evaluate(agent, recording, args.episodes, args.seed)
+        else:
+            returns = evaluate(agent, env, args.episodes, args.seed, env_kwargs=kwargs)
     record = {"env": env, "seed": args.seed, "mean": returns.mean(), "returns": returns.tolist()}
     print(json.dumps(record) if args.json else f"{env}, {args.directory}: {summary(returns)}")
     if args.video is not None:
         out = sys.stderr if args.json else sys.stdout
         print(f"video of the first episode, return {returns[0]:.1f}: {args.video}", file=out)
     return 0
-
-
-def _made_with(env: str, kwargs: dict[str, Any]) -> EnvironmentLike:
-    """The environment that an id makes with these arguments."""
-    if not kwargs:
-        return env
-
-    import gymnasium
-
-    from ..environment import EnvError
-    from ..runs.files import first_line
-
-    def make() -> gymnasium.Env[Any, Any]:
-        try:
-            return gymnasium.make(env, disable_env_checker=True, **kwargs)
-        except Exception as error:  # whatever the code of an environment raises
-            raise EnvError(f"cannot make {env!r} with {', '.join(kwargs)}: {first_line(error)}") from None
-
-    return make

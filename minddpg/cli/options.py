@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FRESH = Config(hidden_sizes=(64, 64), dtype="float32")  # of an agent that is not from a run
 
+FLATTEN = "flatten_obs"  # see environment/making.py, which takes a second to import
+
 OTHER_NAMES = {  # what other libraries call them, without hyphens
     "learningrate": ("actorlr", "criticlr"),
     "lr": ("actorlr", "criticlr"),
@@ -103,7 +105,7 @@ def add_fields(group: ParserOrGroup, names: Sequence[str], shown: Config | None 
                 dest=f"config_{field.name}",
                 default=argparse.SUPPRESS,
                 metavar=_metavar(field),
-                type=_value(field),
+                type=field_value(field),
                 help=_help(field, shown),
             )
 
@@ -143,6 +145,13 @@ def add_env_kwargs(command: ParserOrGroup) -> None:
         action="extend",
         metavar="NAME=VALUE",
         help="what the environment is made with, each value a JSON literal or else text: g=9.81 hardcore=true",
+    )
+    command.add_argument(
+        "--flatten-obs",
+        action="append_const",
+        dest="env_kwargs",
+        const=f"{FLATTEN}=true",
+        help=f"a Dict, a Tuple or a Discrete of observations becomes one vector; short for --env-kwargs {FLATTEN}=true",
     )
 
 
@@ -198,7 +207,7 @@ def _metavar(field: dataclasses.Field[Any]) -> str:
     return {"int": "N", "bool": "true|false"}.get(kind, "X" if "float" in kind else "NAME")
 
 
-def _value(field: dataclasses.Field[Any]) -> Any:
+def field_value(field: dataclasses.Field[Any]) -> Any:
     """How the text of a flag becomes the field's value; Config checks the range."""
     kind = str(field.type)
 
@@ -221,17 +230,22 @@ def _value(field: dataclasses.Field[Any]) -> Any:
     return parse
 
 
-def agent_and_batch(args: argparse.Namespace, without: str) -> tuple[DDPG, Batch, str]:
-    """A run's agent and some transitions it learnt from, or a fresh agent and random ones; and what they are, in words.
-
-    without: what flags for a fresh agent do not go with.
-    """
+def fresh_config(args: argparse.Namespace, without: str) -> Config:
+    """Of a fresh agent. without: what flags for one do not go with."""
     changes = config_flags(args)
     flags = [f"--{name.replace('_', '-')}" for name in changes]
     flags += [flag for flag, value in (("--obs-dim", args.obs_dim), ("--act-dim", args.act_dim)) if value]
     if flags and (args.directory is not None or without == "--planted"):
         fail(f"{flags[0]} is for a fresh agent; leave out {without} or the flag")
-    config = FRESH.replace(**changes)
+    return FRESH.replace(**changes)
+
+
+def agent_and_batch(args: argparse.Namespace, without: str) -> tuple[DDPG, Batch, str]:
+    """A run's agent and some transitions it learnt from, or a fresh agent and random ones; and what they are, in words.
+
+    without: see `fresh_config`.
+    """
+    config = fresh_config(args, without)
 
     import numpy as np
 

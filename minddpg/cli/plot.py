@@ -31,7 +31,11 @@ def run(args: argparse.Namespace) -> int:
     """Draw."""
     from ..gradflow.canvas import check_path, require_matplotlib, save
     from ..runs.directory import load_info
+    from ..study.plan import is_study
+    from .study import plot_study
 
+    if any(map(is_study, args.directories)):
+        return plot_study(args)
     directories = list({str(Path(directory).resolve()): directory for directory in args.directories}.values())
     for directory in directories:
         load_info(directory)  # what is no run is said first

@@ -11,17 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import PRESETS, Config, preset_name
+from ..config import CHECKPOINT_EVERY, EPISODES, EVALUATION_SEED, PRESETS, Config, preset_name
 from .options import Commands, add_env_kwargs, add_fields, config_flags, env_kwargs, fail, positive, show_preset, whole
 from .terminal import chart, count, summary, warn
-from .warmup import compile_ahead, look_at
+from .warmup import compile_ahead, made_and_closed
 
 if TYPE_CHECKING:
     from ..profile import Profile
     from ..training import TrainResult
 
 DEFAULT_ENV = "Pendulum-v1"
-EVALUATION_SEED = 10_000
 OF_A_NEW_RUN = ("env", "seed", "out", "preset", "from", "env_kwargs", "vectorization")
 
 
@@ -71,15 +70,20 @@ def add(commands: Commands) -> None:
     train.add_argument(
         "--checkpoint-every",
         type=_seconds,
-        default=60.0,
+        default=CHECKPOINT_EVERY,
         metavar="SECONDS",
-        help="time between checkpoints, of which the first ones come sooner; 0: only at the end; default: 60",
+        help="time between checkpoints, of which the first ones come sooner; 0: only at the end; "
+        f"default: {CHECKPOINT_EVERY:g}",
     )
     train.add_argument(
         "--no-keep-replay", action="store_true", help="keep no replay memory at the end: the run can't be extended then"
     )
     train.add_argument(
-        "--episodes", type=positive, default=10, metavar="N", help="episodes of the evaluation at the end; default: 10"
+        "--episodes",
+        type=positive,
+        default=EPISODES,
+        metavar="N",
+        help=f"episodes of the evaluation at the end; default: {EPISODES}",
     )
     train.add_argument(
         "--profile",
@@ -88,6 +92,13 @@ def add(commands: Commands) -> None:
     )
     train.add_argument(
         "--tensorboard", action="store_true", help="also write event files (needs the extra tensorboard)"
+    )
+    train.add_argument(
+        "--threads",
+        type=_threads,
+        default="auto",
+        metavar="N",
+        help="threads that share an update, or auto: as many as make this run fastest; the same bits; default: auto",
     )
     train.add_argument("--quiet", action="store_true", help="no progress while training")
     group = train.add_argument_group("hyperparameters (default: the preset's)")
@@ -119,7 +130,7 @@ def _train(args: argparse.Namespace) -> int:
         info = load_info(earlier)
         load(earlier)  # what is wrong with it is said before anything is made
         wanted, kwargs = wanted or info.env, kwargs or info.env_kwargs
-    environment = look_at(wanted or DEFAULT_ENV, kwargs)
+    environment = made_and_closed(wanted or DEFAULT_ENV, kwargs)
     env, obs_dim, act_dim = environment.name, environment.obs_dim, environment.act_dim
     if earlier is not None:
         name, config = f"of {earlier}", info.config.replace(**changes)
@@ -201,6 +212,7 @@ def _drive(
             keep_replay=not args.no_keep_replay,
             tensorboard=args.tensorboard,
             profile=profile,
+            threads=args.threads,
             warn=(lambda text: show.say(f"minddpg: warning: {text}")) if show else warn,
         )
     finally:
@@ -246,3 +258,7 @@ def _seconds(text: str) -> float:
     if not 0 <= number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds, 0 or more")
     return number
+
+
+def _threads(text: str) -> int | str:
+    return text if text == "auto" else positive(text)

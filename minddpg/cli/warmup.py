@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
     warmup.set_defaults(run=lambda args: compile_ahead(args.dtype))
 
 
-def look_at(env: str, env_kwargs: dict[str, Any] | None = None) -> Environment:
+def made_and_closed(env: str, env_kwargs: dict[str, Any] | None = None) -> Environment:
     """The environment, made and closed again: what is wrong with it shows before anything is compiled."""
     from ..environment import Environment
 
@@ -54,11 +54,11 @@ def compile_ahead(dtype: str, quietly: bool = False, profile: bool = False, like
     if config.DISABLE_JIT:
         print("NUMBA_DISABLE_JIT is set: running as plain NumPy, slowly")
         return 0
-    what = kind(like or Config(dtype=dtype))
-    warmups = {what: warmup, f"look-{what}": warm_look}
+    of_kind = kind(like or Config(dtype=dtype))
+    warmups = {"update": warmup, "look": warm_look}
     if profile:
-        warmups[f"profile-{what}"] = warm_profile
-    warm_already = {what: is_warm(what) for what in warmups}
+        warmups["profile"] = warm_profile
+    warm_already = {what: is_warm(what, of_kind) for what in warmups}
     if quietly and all(warm_already.values()):
         return 0
     kept = CACHE is not None and (all(warm_already.values()) or CACHE.can_write())
@@ -68,10 +68,10 @@ def compile_ahead(dtype: str, quietly: bool = False, profile: bool = False, like
         why = "once for this version on this machine, under a minute"
     else:
         why = "at every run, as it cannot be kept"
-    print(f"compiling for {what} ({why}) ...", end="", flush=True)
+    print(f"compiling for {of_kind} ({why}) ...", end="", flush=True)
     started = time.perf_counter()
     beside = _process_that_compiles_looks(dtype, like)
-    with beside if kept and not warm_already[f"look-{what}"] else nullcontext():
+    with beside if kept and not warm_already["look"] else nullcontext():
         warmup(dtype, like)
     for warm in warmups.values():
         warm(dtype, like)  # what is compiled by now is read from the cache

@@ -17,6 +17,8 @@ import gymnasium
 from .values import EnvError, cause, newest_ids, said, short
 from .vector import AnyVector
 
+FLATTEN = "flatten_obs"  # among env_kwargs: not for the environment, but to have its observations made one vector
+
 AnyEnv = gymnasium.Env[Any, Any]
 EnvironmentLike = str | Callable[[], "AnyEnv | AnyVector"]
 
@@ -24,7 +26,9 @@ EnvironmentLike = str | Callable[[], "AnyEnv | AnyVector"]
 def make(env: EnvironmentLike, env_kwargs: Mapping[str, Any] | None = None) -> Any:
     """The environment, or vector environment, of an id or a callable; EnvError where there is none."""
     if isinstance(env, str):
-        return _of_id(env, env_kwargs, lambda kwargs: gymnasium.make(env, **kwargs))
+        flat, env_kwargs = flattened_and_rest(env_kwargs)
+        made = _of_id(env, env_kwargs, lambda kwargs: gymnasium.make(env, **kwargs))
+        return gymnasium.wrappers.FlattenObservation(made) if flat else made
     if not callable(env):
         raise EnvError(f"env must be an environment id or a callable that makes one, not {short(env)}")
     if env_kwargs:
@@ -51,10 +55,11 @@ def name_of(env: EnvironmentLike, made: Any) -> str:
 def vector_of_id(env: str, num: int, vectorization: str, env_kwargs: Mapping[str, Any] | None) -> AnyVector:
     """num environments of an id in one vector, which begins no episode by itself; "async": in processes."""
     vector_kwargs: dict[str, Any] = {"autoreset_mode": gymnasium.vector.AutoresetMode.DISABLED}
-    wrappers: list[Any] = []
+    flat, env_kwargs = flattened_and_rest(env_kwargs)
+    wrappers: list[Any] = [gymnasium.wrappers.FlattenObservation] if flat else []
     if vectorization == "async":
         vector_kwargs["context"] = _start_method()
-        wrappers = [_deaf()]
+        wrappers.append(_deaf())
 
     def make_vector(kwargs: dict[str, Any]) -> AnyVector:
         return gymnasium.make_vec(
@@ -67,6 +72,15 @@ def vector_of_id(env: str, num: int, vectorization: str, env_kwargs: Mapping[str
         )
 
     return _of_id(env, env_kwargs, make_vector)
+
+
+def flattened_and_rest(env_kwargs: Mapping[str, Any] | None) -> tuple[bool, dict[str, Any]]:
+    """Whether observations are to be flattened, and what the environment itself is made with."""
+    kwargs = dict(env_kwargs or {})
+    flattened = kwargs.pop(FLATTEN, False)
+    if type(flattened) is not bool:
+        raise EnvError(f"{FLATTEN} must be true or false, not {short(flattened)}")
+    return flattened, kwargs
 
 
 def vector_of_callable(env: Callable[[], Any], num: int) -> AnyVector:
@@ -116,6 +130,11 @@ def _deaf() -> Callable[[AnyEnv], AnyEnv]:
 def _of_id(env: str, env_kwargs: Mapping[str, Any] | None, function: Callable[[dict[str, Any]], Any]) -> Any:
     """function(keyword arguments), which makes env; where it fails, one line says why."""
     kwargs = {"disable_env_checker": True, **(env_kwargs or {})}  # what training needs is checked here
+    if env.startswith("dm_control/"):
+        try:
+            import shimmy  # noqa: F401  (registers them)
+        except ImportError:
+            raise EnvError(f"{env} needs the extra dm-control; from a checkout: pip install '.[dm-control]'") from None
     try:
         with warnings.catch_warnings(record=True) as caught:
             made = function(kwargs)

@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
+from ..agent import NotFinite as NotFinite
 from ..fast.jit import FloatArray
 
 Array = npt.NDArray[Any]
@@ -28,10 +29,6 @@ class EnvError(ValueError):
     """
 
     result: Any = None
-
-
-class NotFinite(ArithmeticError):
-    """An action that is no number: the agent's fault, and never sent to an environment."""
 
 
 class Moment(NamedTuple):
@@ -72,7 +69,8 @@ class Spaces:
         if not isinstance(obs_space, gymnasium.spaces.Box):
             raise EnvError(
                 f"{name} has the observation space {short(obs_space)}; minddpg needs a Box, which "
-                "gymnasium.wrappers.FlattenObservation(env) makes of a Dict, a Tuple or a Discrete"
+                "--flatten-obs makes of a Dict, a Tuple or a Discrete (env_kwargs={'flatten_obs': True}; "
+                "around an environment of yours: gymnasium.wrappers.FlattenObservation(env))"
             )
         self.low = act_space.low.astype(np.float64).ravel()
         self.high = act_space.high.astype(np.float64).ravel()
@@ -93,7 +91,7 @@ class Spaces:
     def action(self, act: FloatArray) -> Array:
         """(..., act_dim) in [-1, 1] -> (..., *shape) between the bounds, in the environment's dtype."""
         if not math.isfinite(np.vdot(act, act)):
-            raise NotFinite("an action of the agent is not finite: its parameters have diverged; use an earlier agent")
+            raise NotFinite("an action of the agent", "it was not sent to the environment")
         scaled = within(self.low + (act + 1.0) * self._half, self.low, self.high)
         return scaled.astype(self._act_dtype).reshape(act.shape[:-1] + self._act_shape)
 

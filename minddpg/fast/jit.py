@@ -7,7 +7,7 @@ lines run as plain NumPy, so that a debugger can step through them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, overload
 
 import numba
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from numba import types
 from numba.core import cgutils
 from numba.extending import lower_builtin, type_callable
+from numba.extending import overload as compiled_as
 
 from .cache import FunctionCache, no_interrupt_lost, open_cache
 from .parts import Part
@@ -23,9 +24,19 @@ from .parts import Part
 FloatArray = npt.NDArray[np.floating[Any]]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# An update frees megabytes that the next one needs again. glibc would return them to the system in between, at the
-# price of some 400 page faults per update; having freed one large block, it keeps up to twice as much (mallopt(3)).
-np.empty(31 << 20, np.uint8)
+LARGEST_MMAP_THRESHOLD = 32 << 20  # glibc's DEFAULT_MMAP_THRESHOLD_MAX: a larger block teaches it nothing
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the megabytes that an update frees, since the next one needs them again.
+
+    It would return them to the system in between, at the price of some 400 page faults per update. But having freed one
+    large block, it keeps up to twice as much (mallopt(3), M_MMAP_THRESHOLD).
+    """
+    np.empty(LARGEST_MMAP_THRESHOLD - (1 << 20), np.uint8)
+
+
+keep_freed_memory()
 
 CACHE = None if numba.config.DISABLE_JIT else open_cache()
 
@@ -35,20 +46,20 @@ def jit(function: Function) -> Function: ...
 
 
 @overload
-def jit(*, fastmath: set[str]) -> Callable[[Function], Function]: ...
+def jit(*, fastmath: set[str] = ..., nogil: bool = ...) -> Callable[[Function], Function]: ...
 
 
-def jit(function: Any = None, *, fastmath: Any = False) -> Any:
+def jit(function: Any = None, *, fastmath: Any = False, nogil: bool = False) -> Any:
     """Compile `function` on its first call; runs it as it stands under NUMBA_DISABLE_JIT=1.
 
     fastmath: set of LLVM flags for the one place that may reorder a sum (see matmul.py). Never {"nnan", "ninf"}:
-    they delete NaN checks.
+    they delete NaN checks. nogil: other Python threads go on while it runs.
     """
     if function is None:
-        return lambda f: jit(f, fastmath=fastmath)  # type: ignore[call-overload]
+        return lambda f: jit(f, fastmath=fastmath, nogil=nogil)  # type: ignore[call-overload]
     # Numba's default error model checks each division for zero and so keeps Adam from vectorising. Numba's own
     # inlining (inline="always") is not used: with tuples among the arguments, 0.68 compiles it to wrong results.
-    compiled = numba.njit(function, error_model="numpy", fastmath=fastmath)
+    compiled = numba.njit(function, error_model="numpy", fastmath=fastmath, nogil=nogil)
     if CACHE is not None and FunctionCache.fits(function):
         compiled._cache = FunctionCache(CACHE, function)
     if not numba.config.DISABLE_JIT:
@@ -131,16 +142,32 @@ _machine_code: dict[tuple[Any, str], Callable[..., Any]] = {}
 def call(function: Callable[..., Any], kind: str, *arguments: Any) -> Any:
     """function(*arguments), for a compiled function whose arguments have the same types in every call of one kind.
 
-    kind: a dtype, and what else decides about the types. Called as usual, Numba finds out the type of every array in
-    every tuple, each time: 10 us for a Learner. Here the first call does so, and the others go straight to the machine
-    code.
+    Called as usual, Numba finds out the type of every array in every tuple, each time: 10 us for a Learner. Here the
+    first call does so, and the others go straight to the machine code, which believes what it is given. So only what
+    has gone through `as_array` (replay.py) comes here: its type follows from the dtype. agent.py is the only caller.
+    kind: the dtype, and what else decides about the types; see agent.py.
     """
     found = _machine_code.get((function, kind))
     if found is None:
+        if not all(map(_is_plain, _arrays_in(arguments))):
+            raise TypeError(f"{function.__name__} is called with an array that has not come from as_array")
         compile_for = getattr(function, "compile", None)  # plain Python has none
-        found = compile_for(tuple(map(numba.typeof, arguments))) if compile_for else function
+        plain = np.errstate(all="ignore")(function)  # compiled code does not warn either
+        found = compile_for(tuple(map(numba.typeof, arguments))) if compile_for else plain
         _machine_code[function, kind] = found
     return found(*arguments)
+
+
+def _arrays_in(arguments: Iterable[Any]) -> Iterator[npt.NDArray[Any]]:
+    for argument in arguments:
+        if isinstance(argument, np.ndarray):
+            yield argument
+        elif isinstance(argument, tuple):
+            yield from _arrays_in(argument)
+
+
+def _is_plain(array: npt.NDArray[Any]) -> bool:
+    return bool(array.flags.carray and array.dtype.isnative and array.dtype.kind in "fib")
 
 
 def each(array: FloatArray) -> Iterable[Any]:
@@ -156,7 +183,24 @@ def where(condition: Any, yes: Any, no: Any) -> Any:
     return np.where(condition, yes, no)
 
 
+def squares_are_finite(v: FloatArray) -> bool:
+    """Whether no element of the vector v is a NaN, nor so large that its square is infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(v * v).all())
+
+
 if not numba.config.DISABLE_JIT:
+
+    @compiled_as(squares_are_finite, jit_options={"pipeline_class": Part} if Part else {})
+    def _squares_are_finite(v):  # type: ignore[no-untyped-def]
+        def compiled(v):  # type: ignore[no-untyped-def]
+            others = 0
+            for i in range(v.size):
+                others += not v[i] * v[i] < np.inf
+            return others == 0
+
+        return compiled
+
     # Both become a few instructions in place, not calls: only so can LLVM turn the loops into vector code.
 
     @type_callable(each)
@@ -179,12 +223,27 @@ if not numba.config.DISABLE_JIT:
         return builder.select(*args)
 
 
-def is_warm(what: str) -> bool:
-    """Whether the compiled code that `what` needs (a dtype, "gradcheck", ...) is in the cache, or none is needed."""
-    return bool(numba.config.DISABLE_JIT) or (CACHE is not None and CACHE.is_warm(what))
+# What is compiled at a time, and remembered when all of it has been. Of a dtype each, but for the last two.
+WARM = {
+    "update": "an update, and the policy: what training needs",
+    "look": "a look at an update from inside, as training takes it now and then",
+    "profile": "the parts of an update, one by one",
+    "gradcheck": "the checks of an agent",
+    "gradflow": "a trace",
+}
 
 
-def mark_warm(what: str) -> None:
-    """Remember that everything has been compiled for `what`."""
+def is_warm(what: str, dtype: str = "") -> bool:
+    """Whether the compiled code that one of WARM needs is in the cache, or none is needed."""
+    return bool(numba.config.DISABLE_JIT) or (CACHE is not None and CACHE.is_warm(_flag(what, dtype)))
+
+
+def mark_warm(what: str, dtype: str = "") -> None:
+    """Remember that everything has been compiled for one of WARM."""
     if CACHE is not None:
-        CACHE.mark_warm(what)
+        CACHE.mark_warm(_flag(what, dtype))
+
+
+def _flag(what: str, dtype: str) -> str:
+    assert what in WARM, what
+    return f"{what}-{dtype}" if dtype else what

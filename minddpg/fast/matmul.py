@@ -19,6 +19,7 @@ from numba.extending import overload
 
 from .jit import FloatArray, jit
 from .parts import Part
+from .threads import share
 
 
 def matmul(a: FloatArray, b: FloatArray, out: FloatArray) -> None:
@@ -50,6 +51,7 @@ def vector_bytes() -> int:
 VECTOR_BYTES = vector_bytes()
 ROWS = 8 if VECTOR_BYTES == 64 else 6  # of a tile: as many as the registers hold beside two vectors of b and one of a
 VECTORS = 2
+THIN, COLUMNS = 32, 64  # rows, columns that are one part of a product too thin for tiles
 
 
 # --- thin products: loops, vectorised along the last axis -------------------------------------------------------------
@@ -57,9 +59,9 @@ VECTORS = 2
 
 
 @jit(fastmath={"reassoc", "contract", "nsz"})
-def _dot_rows(a, b, out):
-    """out = a @ b.T as dot products of rows."""
-    for i in range(a.shape[0]):
+def _dot_rows(first, last, a, b, out):
+    """out = a @ b.T as dot products of rows. A part is some rows of out."""
+    for i in range(first * THIN, min(last * THIN, a.shape[0])):
         for j in range(b.shape[0]):
             total = a.dtype.type(0)
             for k in range(a.shape[1]):
@@ -68,10 +70,13 @@ def _dot_rows(a, b, out):
 
 
 @jit(fastmath={"contract"})
-def _add_rows(a, b, out):
-    """out = a @ b as sums of b's rows, four at a time: a row of out is read and written for each time."""
+def _add_rows(first, last, a, b, out):
+    """out = a @ b as sums of b's rows, four at a time: a row of out is read and written for each time.
+
+    A part is some rows of out.
+    """
     fours = a.shape[1] // 4 * 4
-    for i in range(a.shape[0]):
+    for i in range(first * THIN, min(last * THIN, a.shape[0])):
         for j in range(b.shape[1]):
             out[i, j] = 0
         for k in range(0, fours, 4):
@@ -85,22 +90,24 @@ def _add_rows(a, b, out):
 
 
 @jit(fastmath={"contract"})
-def _add_outer(a, b, out):
-    """out = a.T @ b as a sum of outer products, one per row of a and b, four at a time."""
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            out[i, j] = 0
+def _add_outer(first, last, a, b, out):
+    """out = a.T @ b as a sum of outer products, one per row of a and b, four at a time. A part is some columns."""
     fours = a.shape[0] // 4 * 4
-    for k in range(0, fours, 4):
-        for i in range(a.shape[1]):
-            a0, a1, a2, a3 = a[k, i], a[k + 1, i], a[k + 2, i], a[k + 3, i]
-            for j in range(b.shape[1]):
-                out[i, j] += a0 * b[k, j] + a1 * b[k + 1, j] + a2 * b[k + 2, j] + a3 * b[k + 3, j]
-    for k in range(fours, a.shape[0]):
-        for i in range(a.shape[1]):
-            scale = a[k, i]
-            for j in range(b.shape[1]):
-                out[i, j] += scale * b[k, j]
+    for part in range(first, last):
+        start, stop = part * COLUMNS, min((part + 1) * COLUMNS, b.shape[1])
+        for i in range(out.shape[0]):
+            for j in range(start, stop):
+                out[i, j] = 0
+        for k in range(0, fours, 4):
+            for i in range(a.shape[1]):
+                a0, a1, a2, a3 = a[k, i], a[k + 1, i], a[k + 2, i], a[k + 3, i]
+                for j in range(start, stop):
+                    out[i, j] += a0 * b[k, j] + a1 * b[k + 1, j] + a2 * b[k + 2, j] + a3 * b[k + 3, j]
+        for k in range(fours, a.shape[0]):
+            for i in range(a.shape[1]):
+                scale = a[k, i]
+                for j in range(start, stop):
+                    out[i, j] += scale * b[k, j]
 
 
 @jit
@@ -254,18 +261,18 @@ if not numba.config.DISABLE_JIT:
     OPTIONS = {"pipeline_class": Part} if Part else {}
 
     @jit
-    def _transpose_rows(b, start, rows, depth, out, out_row, lanes):
+    def _transpose_rows(b, start, rows, depth, out, out_start, out_row, lanes):
         """out[k, c] = b[c, k], c < rows, k < depth: in squares as wide as a vector, and what is left one by one.
 
-        b, out: 1-D. Row c of b starts at b[start + c depth], row k of out at out[k out_row].
+        b, out: 1-D. Row c of b starts at b[start + c depth], row k of out at out[out_start + k out_row].
         """
         square_rows, square_depth = rows // lanes * lanes, depth // lanes * lanes
         for c in range(0, square_rows, lanes):
             for k in range(0, square_depth, lanes):
-                _transpose_square(b, start + c * depth + k, depth, out, k * out_row + c, out_row)
+                _transpose_square(b, start + c * depth + k, depth, out, out_start + k * out_row + c, out_row)
         for c in range(rows):
             for k in range(square_depth if c < square_rows else 0, depth):
-                out[k * out_row + c] = b[start + c * depth + k]
+                out[out_start + k * out_row + c] = b[start + c * depth + k]
 
     # The panel is what one pass over a's rows needs of b; kept small, it stays in the fastest cache.
 
@@ -277,14 +284,32 @@ if not numba.config.DISABLE_JIT:
             i = min(tile * ROWS, m - ROWS)
             _multiply_tile(a, i * depth, panel, depth, flat_out, i * n + column, n)
 
+    # Panels are what is shared: each thread packs its own. The last one is moved back to end with the last column, and
+    # two threads may write the same numbers there.
+
     @jit
-    def _multiply(flat_a, b, out, width):
-        """out = a @ b, panel by panel; the last panel is moved back to end with the last column."""
+    def _multiply(first, last, flat_a, b, out, width):
+        """out = a @ b, panel by panel."""
         (k, n), flat_b, panel = b.shape, b.reshape(b.size), np.empty(len(b) * width, b.dtype)
-        for p in range((n + width - 1) // width):
+        for p in range(first, last):
             j = min(p * width, n - width)
             _pack_rows(flat_b, j, n, panel, k)
             _multiply_panel(flat_a, panel, k, out, j)
+
+    @jit
+    def _multiply_right_transposed(first, last, flat_a, b, out, width, lanes):
+        """out = a @ b.T, panel by panel."""
+        (n, k), flat_b, panel = b.shape, b.reshape(b.size), np.empty(b.shape[1] * width, b.dtype)
+        for p in range(first, last):
+            j = min(p * width, n - width)
+            _transpose_rows(flat_b, j * k, width, k, panel, 0, width, lanes)
+            _multiply_panel(flat_a, panel, k, out, j)
+
+    @jit
+    def _transpose_blocks(first, last, b, rows, depth, out, lanes):
+        """out = b.T for b (rows, depth), both 1-D. A part is some rows of b."""
+        for c in range(first * THIN, min(last * THIN, rows), THIN):
+            _transpose_rows(b, c * depth, min(THIN, rows - c), depth, out, c, rows, lanes)
 
     def _panel_width(array: types.Array) -> int:
         return VECTORS * VECTOR_BYTES // (array.dtype.bitwidth // 8)
@@ -300,15 +325,15 @@ if not numba.config.DISABLE_JIT:
         width = _panel_width(a)
 
         def compiled(a, b, out):  # type: ignore
-            k, n = b.shape
-            if n < width and n < a.shape[0]:
+            (k, n), m = b.shape, a.shape[0]
+            if n < width and n < m:
                 transposed = np.empty((n, k), a.dtype)
                 _transpose(b, transposed)
-                _dot_rows(a, transposed, out)
-            elif n < width or a.shape[0] < ROWS:
-                _add_rows(a, b, out)
+                share(_dot_rows, -(-m // THIN), m * n * k, (a, transposed, out))
+            elif n < width or m < ROWS:
+                share(_add_rows, -(-m // THIN), m * n * k, (a, b, out))
             else:
-                _multiply(a.reshape(a.size), b, out, width)
+                share(_multiply, -(-n // width), m * n * k // 4, (a.reshape(a.size), b, out, width))
 
         return compiled
 
@@ -321,14 +346,14 @@ if not numba.config.DISABLE_JIT:
             (k, n), m = b.shape, a.shape[1]
             if n < width and n < m:
                 transposed = np.empty((n, m), a.dtype)
-                _add_outer(b, a, transposed)
+                share(_add_outer, -(-m // COLUMNS), m * n * k, (b, a, transposed))
                 _transpose(transposed, out)
             elif n < width or m < ROWS:
-                _add_outer(a, b, out)
+                share(_add_outer, -(-n // COLUMNS), m * n * k, (a, b, out))
             else:
                 transposed_a = np.empty(a.size, a.dtype)
-                _transpose_rows(a.reshape(a.size), 0, k, m, transposed_a, k, lanes)
-                _multiply(transposed_a, b, out, width)
+                share(_transpose_blocks, -(-k // THIN), k * m, (a.reshape(a.size), k, m, transposed_a, lanes))
+                share(_multiply, -(-n // width), m * n * k // 4, (transposed_a, b, out, width))
 
         return compiled
 
@@ -338,16 +363,13 @@ if not numba.config.DISABLE_JIT:
         width, lanes = _panel_width(a), _panel_width(a) // VECTORS
 
         def compiled(a, b, out):  # type: ignore
-            n, k = b.shape
+            (n, k), m = b.shape, a.shape[0]
             if k == 1:
-                _add_rows(a, b.reshape(1, n), out)
-            elif n < width or a.shape[0] < ROWS:
-                _dot_rows(a, b, out)
+                share(_add_rows, -(-m // THIN), m * n * k, (a, b.reshape(1, n), out))
+            elif n < width or m < ROWS:
+                share(_dot_rows, -(-m // THIN), m * n * k, (a, b, out))
             else:
-                flat_a, flat_b, panel = a.reshape(a.size), b.reshape(b.size), np.empty(k * width, a.dtype)
-                for p in range((n + width - 1) // width):
-                    j = min(p * width, n - width)
-                    _transpose_rows(flat_b, j * k, width, k, panel, width, lanes)
-                    _multiply_panel(flat_a, panel, k, out, j)
+                panels, flat_a = -(-n // width), a.reshape(a.size)
+                share(_multiply_right_transposed, panels, m * n * k // 4, (flat_a, b, out, width, lanes))
 
         return compiled

@@ -259,7 +259,10 @@ def _masks(network: Network, cache: FloatArray) -> Flags:
     """Which side every ReLU stands on, for every sample."""
     if not has_kinks(network):
         return np.zeros(0, bool)
-    hidden = [layer_input(network, cache, i).ravel() > 0 for i in range(1, len(network.layout) - 1)]
+    hidden = []
+    for above in range(1, len(network.layout) - 1):
+        units = network.layout[above - 1, networks.FAN_OUT]  # behind them stands a joined action, which is no ReLU
+        hidden.append(layer_input(network, cache, above)[:, :units].ravel() > 0)
     return np.concatenate([np.zeros(0, bool), *hidden])
 
 

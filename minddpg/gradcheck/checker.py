@@ -100,7 +100,7 @@ def check_gradient(
     constants: names of the float inputs that need no gradient (targets, additive masks); they may hold NaN and
     infinities. Any other float input without a gradient is a failure.
     dtype: "float32" for functions that can only compute in float32: inputs are float32, steps larger, and what cannot
-    be told to 5 % is unresolved.
+    be told to 5 % is unresolved; up to 15 % of a tensor may be.
     progress: called with what is being done, after two seconds; on a terminal it is shown unless this is given.
 
     Raises ValueError for shapes that do not fit, dtypes that are not numbers, NaN, and names that are unknown.

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..fast.jit import FloatArray
 from .differences import (
+    FLOAT32,
     Lines,
     Measure,
     Probe,
@@ -30,7 +31,7 @@ from .differences import (
 from .effort import FULL_BUDGET, FULL_NUMBERS, Effort
 from .hints import hint
 from .locate import locate
-from .report import TensorReport
+from .report import MOST_UNRESOLVED, MOST_UNRESOLVED_IN_FLOAT32, TensorReport
 
 Mode = Literal["auto", "full", "sample", "directions"]
 WORDS = ("right", "wrong", "zero", "flat", "kink", "noisy", "unresolved")
@@ -282,6 +283,7 @@ class Judgement:
             directions=0 if self.lines.directions is None else len(self.lines.directions),
             flat=count["flat"],
             along_direction=worst is not None and not elements[worst],
+            may_be_unresolved=MOST_UNRESOLVED_IN_FLOAT32 if self.probe.precision is FLOAT32 else MOST_UNRESOLVED,
         )
 
     def kinks(self) -> Flags:

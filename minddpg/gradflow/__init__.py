@@ -3,13 +3,15 @@
     trace(agent, batch)         one actor update, array by array, with the ten steps as headings   -> Trace
     routes(agent, batch)        four routes to the actor's gradient, and that they agree           -> Routes
     mistakes(agent, batch)      what each classic mistake does to the gradient                     -> Effects
-    look, statistics, diagnose  an update from inside, as numbers, and what is wrong with it
-    flow_figure(trace), history_figure, action_figure, policy_figure, run_figure, runs_figure, save  pictures (plot)
+    look, statistics            an update from inside, as numbers
+    tell, diagnose, explain     where its gradient shrinks most; what is wrong; what only looks wrong
+    flow_figure, history_figure, action_figure, policy_figure, run_figure    pictures of a run directory (extra plot)
+    runs_figure, save           learning curves of several; a picture as a file                    (extra plot)
     write_report(run, path)     all of it as one HTML file                                         (extra plot)
 
-Reading order: way.py (one update, taken apart), four_routes.py, classic_mistakes.py, diagnosis.py (what is wrong, cause
-and remedy), tracing.py (all of it as a table), monitor.py (while training), canvas.py, flow_picture.py, pictures.py,
-report.py.
+Reading order: way.py (one update, taken apart), story.py (the measure: where the gradient shrinks, and why),
+four_routes.py, classic_mistakes.py, diagnosis.py (what is wrong, cause and remedy), tracing.py (all of it as a table),
+monitor.py (while training), canvas.py, flow_picture.py, pictures.py, report.py, serving.py.
 """
 
 from importlib import import_module
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from .classic_mistakes import mistakes as mistakes
     from .diagnosis import Diagnosis as Diagnosis
     from .diagnosis import diagnose as diagnose
+    from .diagnosis import explain as explain
     from .diagnosis import statistics as statistics
     from .flow_picture import flow_figure as flow_figure
     from .four_routes import Route as Route
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from .pictures import run_figure as run_figure
     from .pictures import runs_figure as runs_figure
     from .report import write_report as write_report
+    from .story import Story as Story
+    from .story import tell as tell
     from .tracing import Hop as Hop
     from .tracing import Trace as Trace
     from .tracing import trace as trace
@@ -50,6 +55,7 @@ _HOME = {
     "save": "canvas",
     "Diagnosis": "diagnosis",
     "diagnose": "diagnosis",
+    "explain": "diagnosis",
     "statistics": "diagnosis",
     "flow_figure": "flow_picture",
     "Route": "four_routes",
@@ -61,6 +67,8 @@ _HOME = {
     "run_figure": "pictures",
     "runs_figure": "pictures",
     "write_report": "report",
+    "Story": "story",
+    "tell": "story",
     "Hop": "tracing",
     "Trace": "tracing",
     "trace": "tracing",
@@ -77,3 +85,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

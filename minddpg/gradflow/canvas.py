@@ -54,10 +54,17 @@ def style() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches; to be called under `with style():` or `@style()`."""
+    """An empty figure of this size in inches; to be called under `with style():` or `@style()`.
+
+    It shows itself in a notebook, which asks for `_repr_png_`.
+    """
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            return _drawn(self, "png")
+
+    return Picture(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 def check_path(path: str | os.PathLike[str]) -> None:

@@ -1,42 +1,55 @@
 """The gradient's way as a picture: values left to right above, d(loss)/d(value) right to left below.
 
-Every array is a bar and every way into it an arrow; thickness and colour say its RMS, by one scale that is the same in
-every picture. The parts have SVG ids (`box:NAME`, `arrow:NAME`, `head:NAME`, `rms:NAME`, `factor:NAME`, NAME as in the
-trace), so that a page can change them.
+Every array is a bar and every way into it an arrow. Thickness and colour of the gradients say their RMS, on a scale
+from the smallest to the largest that is shown; the hop that shrinks most is framed. The parts have SVG ids, so that a
+page can change them: `box:NAME`, `arrow:NAME`, `head:NAME`, `rms:NAME`, `factor:NAME`, `mark:NAME`, NAME as in a trace.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .canvas import BLACK, BLUE, GREY, RED, new_figure, style
-from .tracing import Hop, Trace
+from .story import gradient_way
+from .tracing import Hop, Trace, trace_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# The scale. Lengths are in points everywhere in this file, and in the SVG.
-LOWEST, HIGHEST = 1e-10, 1e2  # RMS; beyond, it is drawn like these
-THINNEST, PER_DECADE = 2.0, 3.0
-DECADES = round(math.log10(HIGHEST / LOWEST))
-THICKEST = THINNEST + PER_DECADE * DECADES
-COLOURS_PER_DECADE = 10
+# Lengths are in points everywhere in this file, and in the SVG.
+THINNEST, THICKEST = 2.0, 38.0
+SHADES = 120
+PLAIN, PLAIN_THICKNESS = "#b9c6d2", 12.0  # of values, which have no gradient's colour
 ZERO = "#9a9a9a"
 ARROW_SHARE = 0.28  # an arrow's thickness, of its bar's
-FADING = 1e-3  # a factor below this is red
 
 PITCH, BAR, LEFT, RIGHT = 77.0, 44.0, 8.0, 84.0
-HEAD, HEAD_HALF = 6.0, 7.0
+HEAD, HEAD_HALF, MARK, WEIGHT_MARK, WEDGE = 6.0, 7.0, 34.0, 148.0, 60
 LINE, SMALL, MIDDLE, NORMAL, LARGE = 9.5, 6.5, 7.2, 7.5, 11.0
 HALF = THICKEST / 2
 # Heights of the rows' middle lines; of the hanging bars, their tops.
-HEIGHT = 472.0
+HEIGHT = 502.0
 FORWARD, BACKWARD, WEIGHTS, THETA = 376.0, 236.0, 172.0, 80.0
 OBS_RAIL, ACT_RAIL, SUM_RAIL = FORWARD + HALF + 12, FORWARD - HALF - 3 * LINE - 13, THETA + 16
+
+
+class Scale(NamedTuple):
+    """Whole powers of ten around every RMS that is shown."""
+
+    low: int
+    high: int
+
+
+def scale_of(sizes: Iterable[float]) -> Scale:
+    """The scale for these RMS; those that are 0 or no number have no place on it."""
+    logs = [math.log10(rms) for rms in sizes if 0 < rms < math.inf]
+    low = math.floor(min(logs, default=0.0))
+    return Scale(low, max(low + 1, math.ceil(max(logs, default=0.0))))
 
 
 class Stroke(NamedTuple):
@@ -46,22 +59,22 @@ class Stroke(NamedTuple):
     colour: int
 
 
-def stroke(rms: float) -> Stroke:
-    """The scale: 3 points and 10 shades per decade. Exactly 0, or not a number, has no place on it."""
+def stroke(rms: float, scale: Scale) -> Stroke:
+    """Thickness and shade by the RMS's place on the scale. Exactly 0, or not a number, has none."""
     if rms == 0 or math.isnan(rms):
         return Stroke(THINNEST, -1)
-    decades = math.log10(min(max(rms, LOWEST), HIGHEST) / LOWEST)
-    return Stroke(round(THINNEST + PER_DECADE * decades, 2), int(decades * COLOURS_PER_DECADE + 0.5))
+    log = math.log10(rms) if rms < math.inf else math.inf
+    place = min(max((log - scale.low) / (scale.high - scale.low), 0.0), 1.0)
+    return Stroke(round(THINNEST + place * (THICKEST - THINNEST), 2), int(place * SHADES + 0.5))
 
 
 @cache
 def colours() -> tuple[str, ...]:
-    """viridis, which people with any colour vision tell apart, from the lowest RMS to the highest."""
+    """plasma without its palest part, from the lowest RMS to the highest; any colour vision tells them apart."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    steps = DECADES * COLOURS_PER_DECADE
-    return tuple(to_hex(colormaps["viridis"](step / steps)) for step in range(steps + 1))
+    return tuple(to_hex(colormaps["plasma_r"](0.08 + 0.92 * shade / SHADES)) for shade in range(SHADES + 1))
 
 
 def colour(place: int) -> str:
@@ -80,12 +93,9 @@ def factor_text(name: str, factor: float) -> str:
         return "-"
     if name == "dtheta":  # not on the way, but all of it
         return f"x{factor:.2g} of dact"
+    if 100 <= factor < 1e5:
+        return f"x{factor:.0f}"  # and not 1.6e+02
     return f"x{factor:.2g}" if factor else "x0 dies"
-
-
-def fades(factor: float) -> bool:
-    """Whether the arrow's number is red."""
-    return factor < FADING
 
 
 def slope_text(act_rms: float) -> str:
@@ -108,6 +118,16 @@ def shape_text(hop: Hop) -> str:
 def is_batched(name: str) -> bool:
     """Whether an array of this name has a row per sample; gradients of parameters do not."""
     return name != "dtheta" and not name.endswith(("weight", "bias"))
+
+
+def is_gradient(name: str) -> bool:
+    """Whether an array of this name is d(loss)/d(something), and has the scale's colours."""
+    return name.split(".")[-1].startswith("d")
+
+
+def look_of(name: str, rms: float, scale: Scale) -> Stroke:
+    """How an array of this name and RMS is drawn: values are all alike, unless they are exactly 0."""
+    return stroke(rms, scale) if is_gradient(name) or rms == 0 else Stroke(PLAIN_THICKNESS, 0)
 
 
 def drawn(trace: Trace) -> list[Hop]:
@@ -203,7 +223,7 @@ def _route(hop: Hop, p: Plan) -> list[Point]:
 
 
 def _over(start: Place, end: Place) -> list[Point]:
-    return [(start.x, start.y), (start.x, OBS_RAIL), (end.x, OBS_RAIL), (end.x, end.y + HALF)]
+    return [(start.x, start.y), (start.x, OBS_RAIL), (end.x, OBS_RAIL), (end.x, end.y + PLAIN_THICKNESS / 2)]
 
 
 def _factor_place(hop: Hop, p: Plan, route: list[Point]) -> tuple[float, float, str]:
@@ -228,12 +248,17 @@ def _factor_place(hop: Hop, p: Plan, route: list[Point]) -> tuple[float, float, 
 
 
 @style()
-def flow_figure(trace: Trace) -> Figure:
-    """The trace as a picture; its size grows with the number of layers. Raises PlotError where matplotlib is missing.
+def flow_figure(trace: Trace | str | os.PathLike[str], scale: Scale | None = None) -> Figure:
+    """The trace as a picture; its size grows with the number of layers.
 
-    Thickness and colour: RMS of an array. Numbers at arrows: norm over that of the array it was made from.
+    trace: or a run directory, whose agent is traced. scale: for more pictures than one; None: its own range. Numbers at
+    arrows: RMS over that of the array it was made from, the quotient of the two that stand beside it. Raises PlotError
+    where matplotlib is missing, RunError.
     """
+    if not isinstance(trace, Trace):
+        trace = trace_run(trace, routes=False)
     p = plan(trace)
+    scale = scale or scale_of(hop.rms for hop in drawn(trace) if is_gradient(hop.name))
     figure = new_figure(p.width / 72, HEIGHT / 72)
     figure.set_layout_engine("none")  # every place is known
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, p.width), ylim=(0, HEIGHT))
@@ -241,11 +266,12 @@ def flow_figure(trace: Trace) -> Figure:
     _background(axes, p, trace)
     _plain_lines(axes, p)
     for hop in drawn(trace):
+        look = look_of(hop.name, hop.rms, scale)
         if hop.of:
-            _arrow(axes, hop, p)
-        _bar(axes, hop, p)
+            _arrow(axes, hop, p, look, hop.name == trace.story.worst)
+        _bar(axes, hop, p, look)
     _tanh(axes, p, trace["act"].rms)
-    _legend(axes, p)
+    _legend(axes, p, scale)
     return figure
 
 
@@ -258,12 +284,15 @@ def _background(axes: Any, p: Plan, trace: Trace) -> None:
     from matplotlib.patches import Rectangle
 
     _text(axes, LEFT, HEIGHT - 13, title_text(trace.updates, trace.n), "title", fontsize=LARGE, ha="left")
+    story = trace.story
+    _text(axes, LEFT, HEIGHT - 28, story.headline, "headline", fontsize=LARGE - 2, ha="left", color=RED, weight="bold")
+    _text(axes, LEFT, HEIGHT - 41, story.shares, "shares", fontsize=LARGE - 2, ha="left")
     for name, (left, right), tint in (
         ("actor: act = mu(obs)", p.actor, "#e6f1fa"),
         ("critic: q = Q(obs, act)", p.critic, "#fdf0d8"),
     ):
-        axes.add_patch(Rectangle((left, 4), right - left, HEIGHT - 46, facecolor=tint, edgecolor="none"))
-        _text(axes, left, HEIGHT - 34, name, fontsize=NORMAL + 1, ha="left", weight="bold")
+        axes.add_patch(Rectangle((left, 4), right - left, HEIGHT - 76, facecolor=tint, edgecolor="none"))
+        _text(axes, left, HEIGHT - 64, name, fontsize=NORMAL + 1, ha="left", weight="bold")
     middle = (FORWARD + BACKWARD) / 2
     axes.plot([LEFT, p.critic[1]], [ACT_RAIL - 19] * 2, color=GREY, lw=0.6, ls=(0, (1, 3)), zorder=1.5)
     x = LEFT + PITCH / 2 - 4
@@ -309,12 +338,15 @@ def _head(axes: Any, before: Point, tip: Point, paint: str, gid: str | None, siz
     axes.add_patch(Polygon(corners, facecolor=paint, edgecolor="none", lw=0, gid=gid, zorder=2.5))
 
 
-def _arrow(axes: Any, hop: Hop, p: Plan) -> None:
-    from matplotlib.patches import PathPatch
+def _paint(name: str, look: Stroke) -> str:
+    return PLAIN if look.colour >= 0 and not is_gradient(name) else colour(look.colour)
+
+
+def _arrow(axes: Any, hop: Hop, p: Plan, look: Stroke, worst: bool) -> None:
+    from matplotlib.patches import FancyBboxPatch, PathPatch
     from matplotlib.path import Path
 
-    route, look = _route(hop, p), stroke(hop.rms)
-    paint, width = colour(look.colour), look.thickness * ARROW_SHARE
+    route, paint, width = _route(hop, p), _paint(hop.name, look), look.thickness * ARROW_SHARE
     (x0, y0), (x1, y1) = route[-2:]
     short = 1 - HEAD / math.dist(route[-2], route[-1])
     points = [*route[:-1], (x0 + (x1 - x0) * short, y0 + (y1 - y0) * short)]
@@ -325,26 +357,34 @@ def _arrow(axes: Any, hop: Hop, p: Plan) -> None:
     )  # fmt: skip
     _head(axes, route[-2], route[-1], paint, f"head:{hop.name}")
     x, y, ha = _factor_place(hop, p, route)
-    looks: dict[str, Any] = {"color": RED, "weight": "bold"} if fades(hop.factor) else {}
+    on_the_way = hop.name in gradient_way([hop.name])
+    looks: dict[str, Any] = {"color": RED, "weight": "bold"} if worst else {}
     _text(axes, x, y, factor_text(hop.name, hop.factor), f"factor:{hop.name}", ha=ha, **looks)
+    if on_the_way:  # a frame around the number and its arrow, seen where the gradient shrinks most
+        wide, high = (MARK, WEIGHTS - WEIGHT_MARK) if hop.name.endswith("dweight") else (MARK, THICKEST * 0.5 + 13)
+        left = x - wide if ha == "right" else x - wide / 2
+        bottom = y - high / 2 if hop.name.endswith("dweight") else y - high + 6
+        axes.add_patch(
+            FancyBboxPatch((left, bottom), wide, high, boxstyle="round,pad=1,rounding_size=3", facecolor="none",
+                           edgecolor=RED, lw=1.8, alpha=float(worst), gid=f"mark:{hop.name}", zorder=4)
+        )  # fmt: skip
 
 
-def _bar(axes: Any, hop: Hop, p: Plan) -> None:
+def _bar(axes: Any, hop: Hop, p: Plan, look: Stroke) -> None:
     from matplotlib.patches import Rectangle
 
     x, y, hangs, width = p.places[hop.name]
-    look = stroke(hop.rms)
     low = y - look.thickness if hangs else y - look.thickness / 2
     zero = look.colour < 0
     axes.add_patch(
-        Rectangle((x - width / 2, low), width, look.thickness, facecolor="white" if zero else colour(look.colour),
+        Rectangle((x - width / 2, low), width, look.thickness, facecolor="white" if zero else _paint(hop.name, look),
                   edgecolor=ZERO if zero else BLACK, lw=0.7, ls=(0, (4, 3)) if zero else "-", gid=f"box:{hop.name}",
                   zorder=3)
     )  # fmt: skip
     if y == BACKWARD:
         first = y + HALF + 2.6 * LINE
     else:
-        first = y - (THICKEST if hangs else HALF) - 0.7 * LINE
+        first = y - (THICKEST + 0.8 * LINE if hangs else PLAIN_THICKNESS / 2 + 1.1 * LINE)
     _text(axes, x, first, hop.name, f"name:{hop.name}", fontsize=MIDDLE, weight="bold")
     _text(axes, x, first - LINE, shape_text(hop), f"shape:{hop.name}", fontsize=MIDDLE)
     _text(axes, x, first - 2 * LINE, rms_text(hop.rms), f"rms:{hop.name}", fontsize=MIDDLE)
@@ -358,31 +398,28 @@ def _tanh(axes: Any, p: Plan, act_rms: float) -> None:
     _text(axes, p.tanh_x, BACKWARD + HALF + 0.6 * LINE, slope_text(act_rms), "tanh_slope")
 
 
-def _legend(axes: Any, p: Plan) -> None:
+def _legend(axes: Any, p: Plan, scale: Scale) -> None:
     """Below the critic, where its weights' gradients would be if it got any."""
     middle = sum(p.critic) / 2
     said = "No weight of the critic gets a", "gradient here: the way back ends", "at dact and goes on in the actor."
     for line, text in enumerate(said):
         _text(axes, middle, WEIGHTS + 18 - line * (LINE + 1), text, fontsize=NORMAL, weight="bold", color=RED)
-    scale, left, bottom = 132.0, middle - 66, 66.0
-    for left_edge, look in _wedge(scale):
-        _scale_piece(axes, left + left_edge, bottom, scale / (4 * DECADES), look)
-    for decade in range(0, DECADES + 1, 4):
-        x = left + scale * decade / DECADES
+    long, left, bottom = 132.0, middle - 66, 74.0
+    decades = scale.high - scale.low
+    for piece in range(WEDGE):
+        look = stroke(10 ** (scale.low + decades * (piece + 0.5) / WEDGE), scale)
+        _scale_piece(axes, left + long * piece / WEDGE, bottom, long / WEDGE, look)
+    for decade in range(0, decades + 1, max(1, math.ceil(decades / 4))):
+        x = left + long * decade / decades
         axes.plot([x, x], [bottom - HALF - 4, bottom - HALF], color=BLACK, lw=0.7, zorder=3)
-        _text(axes, x, bottom - HALF - 9, f"1e{round(math.log10(LOWEST)) + decade:+d}".replace("+", ""))
-    _text(axes, middle, bottom + HALF + 13, "thickness, colour: RMS of the array")
+        _text(axes, x, bottom - HALF - 9, f"1e{scale.low + decade}")
+    _text(axes, middle, bottom + HALF + 11, "thickness, colour: RMS of a gradient")
     x = left + 2
-    axes.plot([x, x + 22], [bottom + HALF, bottom + HALF], color=ZERO, lw=THINNEST, ls=(0, (2, 1.5)), zorder=3)
-    _text(axes, x + 26, bottom + HALF, "exactly 0", ha="left")
-    _text(axes, middle, 24, "arrows, x: the norm over that of")
-    _text(axes, middle, 24 - LINE, "the array before; red: below 1/1000")
-
-
-def _wedge(scale: float) -> Iterator[tuple[float, Stroke]]:
-    pieces = 4 * DECADES
-    for piece in range(pieces):
-        yield scale * piece / pieces, stroke(LOWEST * 10 ** (DECADES * (piece + 0.5) / pieces))
+    axes.plot([x, x + 22], [bottom + HALF - 3, bottom + HALF - 3], color=ZERO, lw=THINNEST, ls=(0, (2, 1.5)), zorder=3)
+    _text(axes, x + 26, bottom + HALF - 3, "exactly 0", ha="left")
+    _text(axes, middle, 31, "arrows, x: the RMS over that of")
+    _text(axes, middle, 31 - LINE, "the array it was made from;")
+    _text(axes, middle, 31 - 2 * LINE, "framed in red: shrinks most")
 
 
 def _scale_piece(axes: Any, x: float, y: float, width: float, look: Stroke) -> None:

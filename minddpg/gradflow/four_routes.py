@@ -14,7 +14,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -23,8 +22,7 @@ import numpy.typing as npt
 from ..agent import DDPG
 from ..ddpg import actor_gradient
 from ..fast.jit import FloatArray
-from ..gradcheck.checker import Mode, choose_lines
-from ..gradcheck.differences import STEP, Probe, measure, refine
+from ..gradcheck import Mode, numeric_gradient
 from ..network_options import has_kinks, mixes_rows
 from ..networks import (
     Network,
@@ -37,10 +35,12 @@ from ..networks import (
     output_backward,
 )
 from ..replay import Batch
+from ..showing import html_table, text_table
 from .way import norm
 
 Result = TypeVar("Result")
 
+ROUTES_HEAD = ("route", "off (a) by", "elements", "seconds", "memory")
 SAMPLES = 256  # elements that finite differences look at
 LARGEST_JACOBIAN = 256_000_000  # bytes; a larger one is not formed, only counted
 
@@ -60,23 +60,32 @@ class Route:
     note: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Routes:
-    """The comparison. gradient: that of route (a), (P,)."""
+    """The comparison. `print(routes)` is a table. gradient: that of route (a), (P,)."""
 
     routes: tuple[Route, ...]
     gradient: FloatArray
 
     def __str__(self) -> str:
-        named = max(len(route.name) for route in self.routes)
-        head = f"{'route':<{named}} {'off (a) by':>11} {'elements':>9} {'seconds':>9} {'memory':>10}"
-        lines = ["four routes to the actor's gradient, in float64", head]
-        for r in self.routes:
-            numbers = f"{'-':>11} {'-':>9} {'-':>9}" if r.elements == 0 else (
-                f"{r.difference:>11.1e} {r.elements:>9,} {r.seconds:>9.4f}"
-            )  # fmt: skip
-            lines.append(f"{r.name:<{named}} {numbers} {_bytes(r.nbytes):>10}  {r.note}")
-        return "\n".join(lines)
+        lines = text_table(ROUTES_HEAD, self.rows()).splitlines()
+        notes = ["", *(f"   {route.note}" for route in self.routes)]
+        named = ["four routes to the actor's gradient, in float64"]
+        return "\n".join([*named, *(line + note for line, note in zip(lines, notes, strict=True))])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return html_table(ROUTES_HEAD, self.rows(), [route.note for route in self.routes])
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """As written in tables; "-" for a route that was not taken."""
+        return [
+            (r.name, *((f"{r.difference:.1e}", f"{r.elements:,}", f"{r.seconds:.4f}") if r.elements else ("-",) * 3),
+             _bytes(r.nbytes))
+            for r in self.routes
+        ]  # fmt: skip
 
 
 class Chain(NamedTuple):
@@ -166,12 +175,12 @@ def route_differences(
     actor, critic, obs = copy_network(chain.actor), chain.critic, chain.obs
     caches = {}
 
-    def q(_: object) -> FloatArray:
+    def q() -> FloatArray:
         act, caches["actor"] = actor_forward(actor, obs)
         values, caches["critic"] = critic_forward(critic, obs, act)
         return values
 
-    def open_units(_: object) -> npt.NDArray[np.bool_]:
+    def open_units() -> npt.NDArray[np.bool_]:
         hidden = [
             layer_input(network, cache, layer)[:, : network.layout[layer - 1, 1]] > 0
             for network, cache in ((actor, caches["actor"]), (critic, caches["critic"]))
@@ -179,14 +188,10 @@ def route_differences(
         ]
         return np.concatenate([np.zeros(0, bool), *(flags.ravel() for flags in hidden)])
 
-    probe = Probe(q, {"theta": actor.params}, np.full(len(obs), -1 / len(obs)), open_units)
-    lines = choose_lines(explicit, mode, samples, 0, np.random.default_rng(seed))
-    look = partial(measure, probe, "theta", lines)
-    first = look(np.arange(len(lines.numbers)), STEP)
-    estimates, _ = refine(look, first, explicit[lines.numbers], 1e-12)
-    numeric, told = np.full(explicit.shape, np.nan), np.zeros(explicit.shape, bool)
-    numeric[lines.numbers], told[lines.numbers] = estimates, ~first.kinked
-    return numeric, told
+    minus_mean = np.full(len(obs), -1 / len(obs))
+    return numeric_gradient(
+        q, actor.params, minus_mean, explicit, pattern=open_units, mode=mode, samples=samples, seed=seed
+    )
 
 
 def route_jacobian(chain: Chain) -> FloatArray:

@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..agent import DDPG, smallest
-from ..config import Config
+from ..config import DIAGNOSE_EVERY, Config
 from ..fast.jit import mark_warm
 from ..replay import ReplayBuffer
 from ..runs.checkpoint import check_like
 from .diagnosis import Diagnosis, Statistics, diagnose, statistics
 from .way import look
 
-EVERY = 250  # updates between two looks: at 64-64 a look takes five updates' time, less for larger networks
 PAUSE = 60.0  # seconds between two warnings, at least
 CONFIRMED = 3  # looks in a row that must see a thing before it is said: a single batch may be odd
 
@@ -43,7 +42,7 @@ class Monitor:
     def __init__(
         self,
         rng: np.random.Generator,
-        every: int = EVERY,
+        every: int = DIAGNOSE_EVERY,
         write: Callable[[Statistics], None] = lambda row: None,
         warn: Callable[[Diagnosis], None] = lambda diagnosis: None,
         clock: Callable[[], float] = time.monotonic,
@@ -114,4 +113,4 @@ def warm_look(dtype: str, like: Config | None = None) -> None:
     """Compile what a look needs. like: with the options of this Config."""
     agent, replay = smallest(dtype, like)
     Monitor(np.random.default_rng(0)).look(0, agent, replay)
-    mark_warm(f"look-{agent.kind}")
+    mark_warm("look", agent.kind)

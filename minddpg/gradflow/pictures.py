@@ -1,13 +1,13 @@
 """The pictures: how dQ/da travels while training, what a critic says of actions and states, a run on one page.
 
-    history_figure(load_table(run, "gradients"))      where on its way the gradient shrinks, and when
-    action_figure(load(run), load_transitions(run))   Q over the action, its slope at mu(s), before and after an update
-    policy_figure(load(run))                          Pendulum only: torque, dQ/da and Q over all states
-    run_figure(run)                                   learning curve, Q against returns, health of the gradient
-    runs_figure([run, run, ...])                      the learning curves of several runs, a panel per environment
+    history_figure(run)             where on its way the gradient shrinks, and when
+    action_figure(run)              Q over the action, its slope at mu(s), before and after an update
+    policy_figure(run)              Pendulum only: torque, dQ/da and Q over all states
+    run_figure(run)                 learning curve, Q against returns, health of the gradient
+    runs_figure([run, run, ...])    the learning curves of several runs, a panel per environment
 
-Each is a matplotlib Figure; canvas.save writes it. Nothing is derived here: every number is a column of a run's tables,
-or comes from the functions that train.
+`run` is a run directory. Each is a matplotlib Figure that shows itself in a notebook; canvas.save writes it. Nothing
+is derived here: every number is a column of a run's tables, or comes from the functions that train.
 """
 
 from __future__ import annotations
@@ -19,51 +19,63 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ..agent import DDPG
 from ..fast.jit import FloatArray
 from ..networks import Network, actor_forward, backward_to_action, critic_forward
 from ..replay import Batch
-from ..runs.directory import RunInfo, load_info
-from ..runs.tables import load_table
+from ..runs.directory import KEPT_TRANSITIONS, RunInfo, load, load_batch, load_info
+from ..runs.tables import Columns, load_table
 from .canvas import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, RED, SKY, PlotError, new_figure, style
 from .diagnosis import SATURATED
+from .story import factor, gradient_way, tell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-Table = Mapping[str, npt.NDArray[np.float64]]
+RunPath = str | os.PathLike[str]
 
 LINES = (BLUE, ORANGE, GREEN, RED, SKY, PINK, BLACK)
 STEPS = "environment steps"
-RULE_OF_THUMB = 1e-3  # of Adam's step over the weights: much more is restless, much less learns nothing
+RULE_OF_THUMB = 1e-3  # of Adam's step over the weights
 
 
 # --- the gradient's way over training ---------------------------------------------------------------------------------
 
 
 @style()
-def history_figure(gradients: Table) -> Figure:
-    """How large the gradient is at every array from dQ to the first actor weight, over training.
+def history_figure(run: RunPath | Columns) -> Figure:
+    """How large the gradient is at every array from dq to the first actor weight, over training.
 
-    gradients: load_table(directory, "gradients"). Top: RMS of each array, as a map over all looks, and at the last look
+    run: a run directory, or its table gradients. Top: RMS of each array, as a map over all looks, and at the last look
     as a waterfall, with the factor of every hop. Bottom: Adam's step as a share of each layer's weights. Raises
-    PlotError where there was no look.
+    PlotError where there was no look, RunError.
     """
-    names = gradient_way(gradients)
-    rms = np.array([gradients[f"rms.{name}"] for name in names])
-    if rms.size == 0:
+    gradients = run if isinstance(run, Mapping) else load_table(run, "gradients")
+    if not _rows(gradients):
         raise PlotError("no look at the gradient was written; train longer, or with a smaller --diagnose-every")
-    figure = new_figure(11, 5 + 0.25 * len(names))
+    last = {name: float(column[-1]) for name, column in gradients.items()}
+    for needed in ("rms.dq", "rms.dact", "rms.actor.0.dweight"):
+        gradients[needed]
+    names = gradient_way(column.removeprefix("rms.") for column in gradients if column.startswith("rms."))
+    rms = np.array([gradients[f"rms.{name}"] for name in names])
+    story = tell(last)
+    figure = new_figure(11, 5.4 + 0.25 * len(names))
     grid = figure.add_gridspec(2, 1, height_ratios=(0.25 * len(names) + 0.6, 2.4))
     top, bottom = grid[0].subgridspec(1, 2, width_ratios=(3, 2)), grid[1].subgridspec(1, 2)
-    figure.suptitle("The way of the gradient: from dQ back to the actor's first weight", fontweight="bold")
+    figure.suptitle(
+        "The way of the gradient: from dq back to the actor's first weight\n"
+        f"at the last look it {story.headline}\n{story.shares}"
+        if not math.isnan(story.factor)
+        else f"The way of the gradient: from dq back to the actor's first weight\n{story.headline}",
+        fontweight="bold",
+        fontsize=10,
+    )
     heat, fall = figure.add_subplot(top[0]), figure.add_subplot(top[1])
     _heat_map(heat, gradients["step"], names, rms)
-    _waterfall(fall, names, rms[:, 0], rms[:, -1])
+    _waterfall(fall, names, rms[:, 0], rms[:, -1], story.worst)
     for axes in (heat, fall):
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.axhline(names.index("dact") + 0.5, color=BLACK, linewidth=1)
@@ -73,18 +85,10 @@ def history_figure(gradients: Table) -> Figure:
     return figure
 
 
-def gradient_way(gradients: Table) -> list[str]:
-    """The arrays from dq to actor.0.dweight by name, in the order the gradient passes them; none for no table."""
-    if _rows(gradients):
-        for needed in ("rms.dq", "rms.dact", "rms.actor.0.dweight"):
-            gradients[needed]
-    names = [column.removeprefix("rms.") for column in gradients if column.startswith("rms.")]
-    return [name for name in names if name in ("dq", "dact", "actor.0.dweight") or name.split(".")[-1] in ("dh", "dz")]
-
-
 def _heat_map(axes: Axes, steps: FloatArray, names: Sequence[str], rms: FloatArray) -> None:
     from matplotlib.colors import Normalize
     from matplotlib.patches import Patch
+    from matplotlib.ticker import FuncFormatter
 
     passes = np.isfinite(rms) & (rms > 0)
     shown = np.ma.masked_array(np.log10(np.where(passes, rms, 1)), ~passes)
@@ -93,8 +97,11 @@ def _heat_map(axes: Axes, steps: FloatArray, names: Sequence[str], rms: FloatArr
     mesh = axes.pcolormesh(
         _edges(steps), np.arange(len(names) + 1) - 0.5, shown, cmap="cividis", norm=norm, rasterized=True
     )
-    axes.figure.colorbar(mesh, ax=axes, label="log10 RMS of d(loss)/d(array)", pad=0.02)
+    bar = axes.figure.colorbar(mesh, ax=axes, label="RMS of d(loss)/d(array)", pad=0.02)
+    bar.ax.tick_params(length=0)
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{10**value:.2g}"))
     axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", length=0)  # a dash beside a name or a number reads as a minus
     axes.set(xlabel=STEPS, ylabel="passed from top to bottom")
     _count_in_thousands(axes)
     handles = []
@@ -113,8 +120,8 @@ def _edges(steps: FloatArray) -> FloatArray:
     return np.concatenate([[2 * steps[0] - middle[0]], middle, [2 * steps[-1] - middle[-1]]])
 
 
-def _waterfall(axes: Axes, names: Sequence[str], first: FloatArray, last: FloatArray) -> None:
-    """A bar per hop, from the RMS before it to the RMS behind it."""
+def _waterfall(axes: Axes, names: Sequence[str], first: FloatArray, last: FloatArray, worst: str) -> None:
+    """A bar per hop, from the RMS before it to the RMS behind it. worst: the array whose hop is marked."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -137,7 +144,11 @@ def _waterfall(axes: Axes, names: Sequence[str], first: FloatArray, last: FloatA
     _log_labels(axes.xaxis, "3")
     axes.yaxis.tick_right()
     axes.yaxis.set_label_position("right")
-    axes.set_yticks(rows, ["", *(_factor(last[row - 1], last[row]) for row in rows[1:])])
+    labels = axes.set_yticks(rows, ["", *(_factor(last[row - 1], last[row]) for row in rows[1:])])
+    axes.tick_params(axis="y", length=0)
+    if not math.isnan(factor(last[names.index(worst) - 1], last[names.index(worst)])):
+        mark = {"color": RED, "fontweight": "bold", "bbox": {"boxstyle": "round,pad=0.2", "fc": "none", "ec": RED}}
+        labels[names.index(worst)].label2.set(**mark)
     axes.set(xlabel="RMS of d(loss)/d(array)", ylabel="RMS over the RMS before")
     handles = [
         Patch(color=RED, alpha=0.75, label="shrinks"),
@@ -153,19 +164,22 @@ def _waterfall(axes: Axes, names: Sequence[str], first: FloatArray, last: FloatA
 
 
 def _factor(before: float, behind: float) -> str:
-    return f"x {behind / before:.2g}" if 0 < before < math.inf else ""
+    found = factor(before, behind)
+    return "" if math.isnan(found) else f"x {found:.2g}"
 
 
-def _step_shares(axes: Axes, gradients: Table, network: str) -> None:
+def _step_shares(axes: Axes, gradients: Columns, network: str) -> None:
     shares = _layers(gradients, network, "step_share")
     for layer, share in enumerate(shares):
         _line(axes, gradients["step"], share, layer, label=f"layer {layer}" if share.any() else f"layer {layer}: 0")
-    axes.axhline(RULE_OF_THUMB, color=GREY, linestyle=":", label=f"{RULE_OF_THUMB:g}: rule of thumb")
+    axes.axhline(RULE_OF_THUMB, color=GREY, linestyle=":", label=f"{RULE_OF_THUMB:g}")
     _log_scale(axes)
-    _over_steps(axes, f"Adam's step in the {network}", "|step| / |weights|")
+    _over_steps(
+        axes, f"Adam's step in the {network} (rule of thumb: {RULE_OF_THUMB:g} of the weights)", "|step| / |weights|"
+    )
 
 
-def _layers(gradients: Table, network: str, quantity: str) -> list[FloatArray]:
+def _layers(gradients: Columns, network: str, quantity: str) -> list[FloatArray]:
     found: list[FloatArray] = []
     while (column := f"{network}.{len(found)}.{quantity}") in gradients:
         found.append(gradients[column])
@@ -190,18 +204,32 @@ def judge(actor: Network, critic: Network, obs: FloatArray) -> Judged:
     return Judged(act, q, backward_to_action(critic, np.ones((len(obs), 1), obs.dtype), cache))
 
 
+UNSEEN = 0.15  # of the longest arrow: what is shorter is hardly seen
+MAY_MOVE_AGAINST = (
+    "mu(s) may move against dQ/da: the actor's weights are shared by all states, so that others of the batch outvote\n"
+    "this one, and Adam still follows the gradients of earlier updates (its momentum)."
+)
 WISH = 0.45  # the longest arrow, in units of the action
 TANGENT = 0.25  # to either side of mu(s)
 
 
 @style()
-def action_figure(agent: DDPG, batch: Batch, states: int = 4, seed: int = 0, dim: int = 0) -> Figure:
+def action_figure(
+    agent: DDPG | RunPath, batch: Batch | None = None, states: int = 4, seed: int = 0, dim: int = 0
+) -> Figure:
     """Q(s, a) over the action's component `dim` in some states, mu(s) and the slope there, before and after an update.
 
-    The other components stay at mu(s). states: how many, one of each part of the batch by Q; seed: which. The update is
-    made with the whole batch, by a copy of the agent. Arrows: where dQ/da pushes the action, and what tanh' lets pass
-    of that into the actor. Raises PlotError, ShapeError.
+    agent: or a run directory. batch None: of a run directory, all transitions that are kept. The other components stay
+    at mu(s). states: how many, one of each part of the batch by Q; seed: which. The update is made with the whole
+    batch, by a copy of the agent. Arrows: where dQ/da pushes the action, and what tanh' lets pass of that into the
+    actor; all to one scale, or where most could not be seen on it each panel to its own, which is said. Raises
+    PlotError, ShapeError, RunError.
     """
+    if not isinstance(agent, DDPG):
+        batch = load_batch(agent, KEPT_TRANSITIONS) if batch is None else batch
+        agent = load(agent)
+    if batch is None:
+        raise PlotError("an agent needs a batch to draw; or give a run directory")
     if not 0 <= dim < agent.act_dim:
         raise PlotError(f"the agent's actions have {agent.act_dim} components; dim must be 0 to {agent.act_dim - 1}")
     if states < 1:
@@ -217,16 +245,18 @@ def action_figure(agent: DDPG, batch: Batch, states: int = 4, seed: int = 0, dim
     figure = new_figure(max(8.8, 4.4 * columns), 1.4 + 3 * rows)
     what = "the action" if agent.act_dim == 1 else f"a[{dim}], the others at mu(s)"
     figure.suptitle(f"Q over {what}: which way does the critic push the actor?", fontweight="bold")
-    longest = float(np.abs(before.dq_dact[:, dim]).max()) or 1.0
+    sizes = np.abs(before.dq_dact[:, dim]).astype(np.float64)
+    longest, common = float(sizes.max()) or 1.0, bool(np.median(sizes) >= UNSEEN * sizes.max())
     for i in range(len(obs)):
         axes = figure.add_subplot(rows, columns, i + 1)
         _curve(axes, agent, obs[i], before.act[i], dim, color=BLUE, linestyle="-")
         _curve(axes, updated, obs[i], after.act[i], dim, color=BLACK, linestyle="--")
         _point_and_tangent(axes, before, after, i, dim)
-        _arrows(axes, float(before.act[i, dim]), float(before.dq_dact[i, dim]) / longest)
+        unit = longest if common else float(sizes[i]) or 1.0
+        _arrows(axes, float(before.act[i, dim]), float(before.dq_dact[i, dim]) / unit)
         axes.set_title(_state_title(obs[i], before, after, i, dim), fontsize=8)
         axes.set(xlabel=_action_label(agent, dim), ylabel="Q(s, a), discounted return")
-    _action_legend(figure)
+    _action_legend(figure, "" if common else " (to each panel's own scale: they differ too much for one)")
     return figure
 
 
@@ -280,7 +310,7 @@ def _action_label(agent: DDPG, dim: int) -> str:
     return "action a, in [-1, 1]" if agent.act_dim == 1 else f"action a[{dim}], in [-1, 1]"
 
 
-def _action_legend(figure: Figure) -> None:
+def _action_legend(figure: Figure, scale: str) -> None:
     from matplotlib.lines import Line2D
 
     def handle(label: str, **look: Any) -> Line2D:
@@ -291,12 +321,13 @@ def _action_legend(figure: Figure) -> None:
             handle("Q(s, a) and mu(s)", color=BLUE, marker="o", markersize=8),
             handle("the same after one update", color=BLACK, linestyle="--", marker="o", markerfacecolor="white"),
             handle("slope dQ/da at mu(s)", color=ORANGE, linewidth=3.5),
-            handle("arrow: where dQ/da pushes the action", color=ORANGE, marker=">"),
+            handle(f"arrow: where dQ/da pushes the action{scale}", color=ORANGE, marker=">"),
             handle("arrow: what tanh' lets pass (|: hardly any)", color=GREEN, marker=">"),
             handle("no actions here", color="#dddddd", linewidth=8),
         ],
+        title=MAY_MOVE_AGAINST,
         loc="outside lower center",
-        ncols=3,
+        ncols=3 if not scale else 2,
         frameon=False,
     )
 
@@ -307,12 +338,14 @@ MAX_TORQUE, MAX_VELOCITY = 2.0, 8.0  # Pendulum-v1's, in N m and rad/s
 
 
 @style()
-def policy_figure(agent: DDPG) -> Figure:
-    """Pendulum over all its states: the torque mu(s), dQ/da there, and Q(s, mu(s)).
+def policy_figure(agent: DDPG | RunPath) -> Figure:
+    """Pendulum over all its states: the torque mu(s), dQ/da there, and Q(s, mu(s)). agent: or a run directory.
 
     Hatched: where the actor is saturated, so that hardly anything of dQ/da passes its tanh. Raises PlotError for an
     agent that cannot be Pendulum's.
     """
+    if not isinstance(agent, DDPG):
+        agent = load(agent)
     if (agent.obs_dim, agent.act_dim) != (3, 1):
         raise PlotError(
             f"this picture is of Pendulum-v1 (3 observations, 1 action); the agent has {agent.obs_dim} and "
@@ -405,7 +438,7 @@ def _drawable(name: str) -> str:
     return "".join(c if c.isprintable() and font.get_char_index(ord(c)) else "?" for c in name)
 
 
-def _learning_curve(axes: Axes, progress: Table, evaluations: Table) -> None:
+def _learning_curve(axes: Axes, progress: Columns, evaluations: Columns) -> None:
     title = "Did it learn? Return of each episode"
     if not _rows(progress) and not _rows(evaluations):
         return _say(axes, title, "no episode ended in this run (progress.csv)")
@@ -423,14 +456,14 @@ def _learning_curve(axes: Axes, progress: Table, evaluations: Table) -> None:
     _over_steps(axes, title, "return, undiscounted")
 
 
-def _q_against_returns(axes: Axes, evaluations: Table) -> None:
+def _q_against_returns(axes: Axes, evaluations: Columns) -> None:
     from matplotlib.colors import Normalize
     from matplotlib.lines import Line2D
     from matplotlib.ticker import EngFormatter
 
     title = "Is Q right? Q against the return that followed"
     if not _rows(evaluations):
-        return _say(axes, title, "no evaluations in this run (evaluations.csv):\ntrain with --evaluations 10")
+        return _say(axes, title, "no evaluations in this run (evaluations.csv):\ntrain with --evaluate-every 2000")
     finite = np.isfinite(evaluations["q"]) & np.isfinite(evaluations["discounted_return"])
     if not finite.any():
         return _say(axes, title, "Q is no finite number in any evaluation (evaluations.csv)")
@@ -458,7 +491,7 @@ def _bias(bias: float) -> str:
     return f"mean Q - return = {bias:+.3g}, {verdict}"
 
 
-def _saturation(axes: Axes, gradients: Table) -> None:
+def _saturation(axes: Axes, gradients: Columns) -> None:
     title = "Can the gradient pass the tanh? Saturation of mu"
     if not _rows(gradients):
         return _say_no_looks(axes, title)
@@ -468,7 +501,7 @@ def _saturation(axes: Axes, gradients: Table) -> None:
     _over_steps(axes, title, "share of actions; slope")
 
 
-def _slope(axes: Axes, gradients: Table) -> None:
+def _slope(axes: Axes, gradients: Columns) -> None:
     title = "What does the critic send? dQ/da at mu(s)"
     if not _rows(gradients):
         return _say_no_looks(axes, title)
@@ -477,7 +510,7 @@ def _slope(axes: Axes, gradients: Table) -> None:
     _over_steps(axes, title, "|dQ/da|, return per action")
 
 
-def _td_error(axes: Axes, gradients: Table) -> None:
+def _td_error(axes: Axes, gradients: Columns) -> None:
     title = "Does the critic fit its targets? TD error"
     if not _rows(gradients):
         return _say_no_looks(axes, title)
@@ -491,7 +524,7 @@ def _td_error(axes: Axes, gradients: Table) -> None:
     _over_steps(axes, title, "Q - y, discounted return")
 
 
-def _dead_units(axes: Axes, gradients: Table) -> None:
+def _dead_units(axes: Axes, gradients: Columns) -> None:
     title = "Dead ReLUs: units that are 0 for a whole batch"
     if not _rows(gradients):
         return _say_no_looks(axes, title)
@@ -504,7 +537,7 @@ def _dead_units(axes: Axes, gradients: Table) -> None:
     _over_steps(axes, title, "share of a layer's units")
 
 
-def _distance(axes: Axes, gradients: Table) -> None:
+def _distance(axes: Axes, gradients: Columns) -> None:
     title = "How far behind are the targets?"
     if not _rows(gradients):
         return _say_no_looks(axes, title)
@@ -548,8 +581,8 @@ class _Run(NamedTuple):
 
     name: str
     number: int
-    progress: Table
-    evaluations: Table
+    progress: Columns
+    evaluations: Columns
 
 
 def _learning_curves(axes: Axes, env: str, runs: Sequence[_Run]) -> None:
@@ -612,7 +645,7 @@ def _shortened(name: str) -> str:
 # --- what the panels share --------------------------------------------------------------------------------------------
 
 
-def _rows(table: Table) -> int:
+def _rows(table: Columns) -> int:
     return len(table["step"]) if table else 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -188,7 +189,8 @@ def look(learner: Learner | td3.Learner, batch: Batch, rates: Rates | td3.Rates)
 def stepped(network: Network, gradient: FloatArray, state: Adam, lr: float) -> tuple[Network, Network]:
     """The network after a step of Adam, and the step, laid out like it. Nothing given is changed."""
     moved = copy_network(network)
-    adam(moved.params, gradient, state._replace(m=state.m.copy(), v=state.v.copy(), t=state.t.copy()), lr)
+    with suppress(FloatingPointError):  # such a step is refused, and nothing moves
+        adam(moved.params, gradient, state._replace(m=state.m.copy(), v=state.v.copy(), t=state.t.copy()), lr)
     return moved, moved._replace(params=moved.params - network.params)
 
 

@@ -95,6 +95,8 @@ class RunDirectory:
         self._best: float | None = None  # the evaluation that best.npz is of
         self.is_new = False
         self._made: list[Path] = []
+        self._place: tuple[int, int] | None = None
+        self._written: set[str] = set()  # names of files, by this object
 
     @classmethod
     def create(cls, paths: str | os.PathLike[str] | Iterator[Path], info: RunInfo, tree: Tree) -> RunDirectory:
@@ -132,6 +134,8 @@ class RunDirectory:
             why = getattr(error, "strerror", None) or error
             raise RunError(f"cannot make {path}: {why}; choose another directory (--out)") from None
         directory._made, directory.is_new = [path, *made], True
+        directory._written |= {"config.json", "checkpoint.npz", "lock"}
+        directory._place = _identity(path)
         return directory
 
     @classmethod
@@ -181,32 +185,36 @@ class RunDirectory:
         with self._writing(self.path / "best.npz"):
             best = tree.get("best")
             if best and best["mean"] != self._best:
-                write_whole(self.path / "best.npz", array_file("agent", best["agent"]))
+                self._write("best.npz", array_file("agent", best["agent"]))
                 self._best = best["mean"]
             elif not best:
                 (self.path / "best.npz").unlink(missing_ok=True)
         with self._writing(self.path / "transitions.npz"):
             some = replay.spread(KEPT_TRANSITIONS)
             content = array_file("transitions", some._asdict(), {"rows": len(some.rew)})
-            write_whole(self.path / "transitions.npz", content)
+            self._write("transitions.npz", content)
             (self.path / "error.txt").unlink(missing_ok=True)
             self._replay.keep(kept)
 
     def save_agent(self, agent: DDPG) -> None:
         """Write agent.npz alone."""
         with self._writing(self.path / "agent.npz"):
-            write_whole(self.path / "agent.npz", array_file("agent", agent.state_dict()))
+            self._write("agent.npz", array_file("agent", agent.state_dict()))
 
     def note_error(self, text: str) -> None:
         """Keep a traceback in error.txt, if it can be."""
         with suppress(OSError):
-            write_whole(self.path / "error.txt", text.encode(errors="backslashreplace"))
+            self._write("error.txt", text.encode(errors="backslashreplace"))
 
     def read_replay(self, replay: ReplayBuffer, added: int) -> None:
         """Fill the replay memory of a run that goes on."""
         if added and not self._replay.digests:
             raise RunError(f"{self.path} kept no replay memory (--no-keep-replay), so it cannot go on; train again")
         self._replay.read(replay, added)
+
+    def _write(self, name: str, content: bytes) -> None:
+        write_whole(self.path / name, content)
+        self._written.add(name)
 
     @contextmanager
     def _writing(self, path: Path) -> Iterator[None]:
@@ -223,9 +231,11 @@ class RunDirectory:
     def discard(self) -> None:
         """Take back a directory in which nothing worth keeping was written, and the ones made on the way to it."""
         self.close()
+        if _identity(self.path) != self._place:  # moved away, and another may stand there by now
+            return
         with suppress(OSError):
             self._replay.keep({})
-        for name in FILES:
+        for name in [*self._written, *(f"{table}.csv" for table, rows in self.tables.rows.items() if rows)]:
             with suppress(OSError):
                 (self.path / name).unlink(missing_ok=True)
         for directory in self._made:
@@ -255,6 +265,15 @@ def _rename_to_a_free_one(temporary: Path, path: Path, choices: Iterator[Path]) 
         taken, path = path, next(choices, path)
         if path == taken:
             raise RunExists(f"{path} exists; choose another --out, remove it, or go on with it: --resume")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """By which the system knows a directory, whatever its name; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _write_config(directory: Path, info: RunInfo) -> None:

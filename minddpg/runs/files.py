@@ -54,6 +54,10 @@ class RunError(ValueError):
     result: Any = None
 
 
+class InUse(RunError):
+    """Another process writes there."""
+
+
 class Shape(NamedTuple):
     """What an array must be. dtype: as NumPy writes it, "<f4"."""
 
@@ -303,7 +307,7 @@ _locking = threading.Lock()
 class Lock:
     """An exclusive lock on a file, which a process that has died does not hold.
 
-    Raises RunError where it is taken, by this process too, and OSError.
+    Raises InUse where it is taken, by this process too, and OSError.
     """
 
     def __init__(self, path: Path):
@@ -337,8 +341,8 @@ class Lock:
                 os.close(self._file)
 
 
-def _in_use(path: Path) -> RunError:
-    return RunError(f"{path.parent} is in use by another run; wait for it, or end it first")
+def _in_use(path: Path) -> InUse:
+    return InUse(f"{path.parent} is in use by another run; wait for it, or end it first")
 
 
 def _take(file: int) -> None:

@@ -24,6 +24,7 @@ MOST_TABLE = 1 << 32  # bytes
 WALL_CLOCK = ("seconds",)  # columns in which two runs of one seed may differ
 
 Row = Mapping[str, float]
+Columns = Mapping[str, npt.NDArray[np.float64]]  # some or all of a table, by name
 
 
 class Tables:
@@ -33,6 +34,7 @@ class Tables:
         """rows: as many as each table is to keep, of a run that goes on; what is behind them is cut off."""
         self.directory, self.rows = directory, {**dict.fromkeys(TABLES, 0), **(rows or {})}
         self._files: dict[str, int] = {}
+        self._names: dict[str, list[str]] = {}
         for table in TABLES:
             self._cut(table)
 
@@ -51,14 +53,20 @@ class Tables:
                 if not end:
                     raise damaged(path, ValueError(f"it has not the {kept:,} rows of the checkpoint"))
             os.truncate(path, end)
+            self._names[table] = content[: content.find(b"\n")].decode(errors="replace").split(",")
         except FileNotFoundError:
             raise damaged(path, ValueError(f"it has not the {kept:,} rows of the checkpoint")) from None
         except OSError as error:
             raise RunError(f"cannot write {path}: {error.strerror or error}") from None
 
     def append(self, table: str, row: Row) -> None:
-        """Add a line, whole or not at all; the first one writes the line of names too. A NaN is an empty cell."""
-        line = ",".join("" if value != value else repr(value) for value in row.values()) + "\n"
+        """Add a line, whole or not at all; the first one writes the line of names too. A NaN is an empty cell.
+
+        A table that another version began keeps its columns: others are left out, and what is not known is empty.
+        """
+        names = self._names.setdefault(table, list(row)) if self.rows[table] else list(row)
+        cells = [row.get(name, math.nan) for name in names]
+        line = ",".join("" if value != value else repr(value) for value in cells) + "\n"
         path = self._path(table)
         try:
             if table not in self._files:
