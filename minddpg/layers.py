@@ -51,17 +51,12 @@ def linear_backward_weights(x: FloatArray, dy: FloatArray, dweight: FloatArray, 
     if dweight.shape != (x.shape[1], dy.shape[1]) or dbias.size != dy.shape[1]:
         raise ValueError("linear_backward_weights: dweight must be (in, out), dbias (out,)")
     matmul_left_transposed(x, dy, dweight)
-    share(_sum_rows, -(-dbias.size // COLUMNS), dy.size, (dy, dbias))
-
-
-@jit
-def _sum_rows(first: int, last: int, dy: FloatArray, dbias: FloatArray) -> None:
-    dbias, dy = dbias[first * COLUMNS : last * COLUMNS], dy[:, first * COLUMNS : last * COLUMNS]
     for k in each(dbias):
         dbias[k] = 0
     for i in range(len(dy)):
-        for k in each(dbias):
-            dbias[k] += dy[i, k]
+        row = dy[i]
+        for k in each(row):
+            dbias[k] += row[k]
 
 
 @jit

@@ -135,3 +135,14 @@ def test_draws_are_uniform_over_what_is_held(held):
         expected, cells = len(seen) / number, number - 1
         statistic = np.sum((np.bincount(seen, minlength=number) - expected) ** 2) / expected
         assert abs(statistic - cells) <= 5 * np.sqrt(2 * cells)
+
+
+@pytest.mark.parametrize("held", [1, 2, 3, 10, 2**20, 10**6 - 1, 2**31 - 1, 10**9])
+def test_the_largest_and_the_smallest_random_number_draw_what_is_held(held):
+    class Extremes:
+        def random(self, n):
+            return np.array([0.0, 1 - 2**-53])[:n]
+
+    replay = ReplayBuffer(1, 1, 1)
+    replay.capacity = replay.added = held  # no memory is touched
+    assert replay.draw(2, Extremes()).tolist() == [0, held - 1]

@@ -337,23 +337,42 @@ if not numba.config.DISABLE_JIT:
 
         return compiled
 
+    @jit
+    def _left_transposed(a, b, out, width, lanes):
+        """out = a.T @ b. Too few rows for a tile are filled up with zeros: faster than loops."""
+        (k, n), m = b.shape, a.shape[1]
+        if n < width:
+            share(_add_outer, -(-n // COLUMNS), m * n * k, (a, b, out))
+            return
+        rows = max(m, ROWS)
+        transposed_a = np.empty(rows * k, a.dtype)
+        if m < ROWS:
+            transposed_a[:] = 0
+            for i in range(k):
+                for j in range(m):
+                    transposed_a[j * k + i] = a[i, j]
+            whole = np.empty((ROWS, n), a.dtype)
+        else:
+            share(_transpose_blocks, -(-k // THIN), k * m, (a.reshape(a.size), k, m, transposed_a, lanes))
+            whole = out
+        share(_multiply, -(-n // width), rows * n * k // 4, (transposed_a, b, whole, width))
+        for i in range(m if m < ROWS else 0):
+            for j in range(n):
+                out[i, j] = whole[i, j]
+
     @overload(matmul_left_transposed, jit_options=OPTIONS)
     def _matmul_left_transposed(a, b, out):  # type: ignore
         _check(a, b, out)
         width, lanes = _panel_width(a), _panel_width(a) // VECTORS
 
         def compiled(a, b, out):  # type: ignore
-            (k, n), m = b.shape, a.shape[1]
+            n, m = b.shape[1], a.shape[1]
             if n < width and n < m:
                 transposed = np.empty((n, m), a.dtype)
-                share(_add_outer, -(-m // COLUMNS), m * n * k, (b, a, transposed))
+                _left_transposed(b, a, transposed, width, lanes)
                 _transpose(transposed, out)
-            elif n < width or m < ROWS:
-                share(_add_outer, -(-n // COLUMNS), m * n * k, (a, b, out))
             else:
-                transposed_a = np.empty(a.size, a.dtype)
-                share(_transpose_blocks, -(-k // THIN), k * m, (a.reshape(a.size), k, m, transposed_a, lanes))
-                share(_multiply, -(-n // width), m * n * k // 4, (transposed_a, b, out, width))
+                _left_transposed(a, b, out, width, lanes)
 
         return compiled
 
