@@ -1,34 +1,38 @@
 """What does each option do? One at a time beside the plain preset: return, update time, and the gradient's way.
 
-    python scripts/options.py [--envs Pendulum-v1 LunarLanderContinuous-v3] [--seeds 5] [--out options.json] [--steps N]
+    python scripts/options.py [--envs Pendulum-v1 LunarLanderContinuous-v3] [--seeds N] [--steps N ...] [--table]
 
-Per option and seed a run of the environment's preset with that option, evaluated without noise over the starts of
-reproduce.py. IQM: mean of the middle half. us: the median time of one update, in turns with the plain one. output: the
-gradient's norm below the actor's output over that of dact (tanh' lets that much through); way: the norm of dtheta over
-that of dact. Both of the last agent, the median over seeds, on transitions it learnt from.
+Per option and seed a run of the environment's preset with that option, on seeds that no preset was chosen on. return:
+of the last agent, the mean over 20 episodes without noise. IQM: mean of the middle half of the seeds. update: the time
+of one update over that of a plain agent of the same sizes. output: what is below the actor's output over
+dact, RMS (what tanh' lets through); way: the actor's first weight gradient over dq, RMS. shrinks most: where in most
+runs. These of the last agent, on transitions it learnt from; the median over seeds.
 
-It takes hours. With --out, finished runs are kept, and a run that is there is not made again.
+Every finished run is a line of scripts/results/options.csv, and a run that is there is not made again. --table: print
+only.
 """
 
 import argparse
-import json
+import csv
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from reproduce import FIRST, STARTS, interquartile_mean, machine
+from reproduce import RESULTS, machine
 
 import minddpg
 from minddpg import Config
 from minddpg.gradflow import trace
+from minddpg.study import interquartile_mean
 
 OPTIONS = {
     "plain": {},
     "TD3": {"algorithm": "td3"},
     "batch normalisation": {"normalisation": "batch"},
-    "layer normalisation": {"normalisation": "layer"},
     "batch normalisation, action at layer 1": {"normalisation": "batch", "action_layer": 1},
+    "layer normalisation": {"normalisation": "layer"},
     "hidden tanh": {"activation": "tanh"},
     "normalised observations": {"normalise_obs": True},
     "rewards x 0.1": {"reward_scale": 0.1},
@@ -37,93 +41,115 @@ OPTIONS = {
     "inverted gradients": {"invert_gradients": True},
     "learning rates to a tenth": {"final_lr_share": 0.1},
 }
-
-
-def key(env, option, seed, steps):
-    return f"{env}, {option}, {seed}, {steps}"
+STEPS = {"Pendulum-v1": 20_000, "LunarLanderContinuous-v3": 50_000}
+FIRST_SEED, EPISODES, FIRST_EPISODE = 100, 20, 10_000
+COLUMNS = ("env", "option", "seed", "steps", "return", "seconds", "update", "output", "way", "worst", "error")
 
 
 def run(env, option, seed, steps):
-    """One run's record."""
-    config = Config.for_environment(env).replace(**OPTIONS[option], evaluate_every=0, diagnose_every=0)
-    config = config.replace(
-        steps=steps or config.steps, learning_starts=min(config.learning_starts, (steps or 10**9) // 2)
-    )
+    """One run's line."""
+    config = Config.for_environment(env).replace(**OPTIONS[option], steps=steps, evaluate_every=0, diagnose_every=0)
+    line = {"env": env, "option": option, "seed": seed, "steps": steps}
     with tempfile.TemporaryDirectory() as directory:
-        out = Path(directory) / "run"
+        out, started = Path(directory) / "run", time.perf_counter()
         try:
-            agent = minddpg.train(env, config, seed=seed, out=out, progress=False, checkpoint_every=0).agent
+            agent = minddpg.train(env, config, seed=seed, out=out, progress=False, checkpoint_every=0, threads=1).agent
         except minddpg.TrainingError as error:
-            return {"error": str(error)}
-        batch = minddpg.load_batch(out, 256)
+            return {**line, "error": str(error).split(";")[0]}
+        seconds, batch = time.perf_counter() - started, minddpg.load_batch(out, 256)
     traced = trace(agent, batch, routes=False)
-    last = len(config.hidden_sizes)
-    returns = minddpg.evaluate(agent, env, STARTS, FIRST)
-    record = {"return": float(returns.mean()), "us": update_time(agent, batch)}
-    return {**record, "output": traced[f"actor.{last}.dz"].factor, "way": traced["dtheta"].factor}
+    returns = minddpg.evaluate(agent, env, EPISODES, FIRST_EPISODE)
+    numbers = {
+        "return": returns.mean(),
+        "seconds": seconds,
+        "update": update_time(agent, batch),
+        "output": traced[f"actor.{len(config.hidden_sizes)}.dz"].factor,
+        "way": traced.story.total,
+    }
+    return {**line, **{name: f"{number:.6g}" for name, number in numbers.items()}, "worst": traced.story.where}
 
 
-def update_time(agent, batch, rounds=7, updates=50):
-    """Median microseconds of one update over those of a plain agent of the same sizes, in turns, times the latter."""
-    plain = minddpg.DDPG(agent.obs_dim, agent.act_dim, Config(
-        hidden_sizes=agent.config.hidden_sizes, action_layer=agent.config.action_layer, dtype=agent.config.dtype
-    ))  # fmt: skip
-    n = agent.config.batch_size
-    agent, whole = agent.copy(), batch
-    batch = type(whole)(*(array[:n] for array in whole))
-    bare = minddpg.Batch(*batch[:5])
-    seconds = {name: [] for name in ("own", "plain")}
+def update_time(agent, batch, rounds=100, updates=4):
+    """The time of one update over that of a plain agent of the same sizes: of the quickest of many short turns."""
+    sizes = {name: getattr(agent.config, name) for name in ("hidden_sizes", "action_layer", "dtype")}
+    plain, n = minddpg.DDPG(agent.obs_dim, agent.act_dim, Config(**sizes)), agent.config.batch_size
+    own = type(batch)._make(array[:n] for array in batch)
+    both, turns = ((agent.copy(), own), (plain, minddpg.Batch(*own[:5]))), ([], [])
     for _ in range(rounds):
-        for name, one, given in (("own", agent, batch), ("plain", plain, bare)):
+        for (one, given), seconds in zip(both, turns, strict=True):
             started = time.perf_counter()
             for _ in range(updates):
                 one.update(given)
-            seconds[name].append((time.perf_counter() - started) / updates)
-    ratios = np.array(seconds["own"]) / np.array(seconds["plain"])
-    return float(1e6 * np.median(ratios) * np.median(seconds["plain"]))
+            seconds.append(time.perf_counter() - started)
+    return min(turns[0]) / min(turns[1])
 
 
-def table(results, env, seeds, steps):
+def table(lines, env, steps):
     """The rows of one environment in Markdown; options without any run are left out."""
-    lines = [f"**{env}**", "", "| option | runs | return, IQM | from | to | us | output | way |", "|---" * 8 + "|"]
+    rows = [f"**{env}, {steps:,} steps**", ""]
+    rows += [
+        "| option | runs | return, IQM | worst to best | update | output | way | shrinks most at |",
+        "|---" * 8 + "|",
+    ]
     for option in OPTIONS:
-        made = [results[name] for seed in seeds if (name := key(env, option, seed, steps)) in results]
-        done = [record for record in made if "error" not in record]
-        diverged = f" ({len(made) - len(done)} diverged)" if len(done) < len(made) else ""
-        if done:
-            returns = [record["return"] for record in done]
-            middle = [float(np.median([record[name] for record in done])) for name in ("us", "output", "way")]
-            lines.append(
-                f"| {option} | {len(made)}{diverged} | {interquartile_mean(returns):.1f} | {min(returns):.1f} | "
-                f"{max(returns):.1f} | {middle[0]:.0f} | {middle[1]:.2g} | {middle[2]:.2g} |"
-            )
-        elif made:
-            lines.append(f"| {option} | {len(made)}{diverged} | - | - | - | - | - | - |")
-    return "\n".join(lines)
+        made = [line for line in lines if (line["env"], line["option"], int(line["steps"])) == (env, option, steps)]
+        done = [line for line in made if not line["error"]]
+        runs = f"{len(made)} ({len(made) - len(done)} diverged)" if len(done) < len(made) else str(len(made))
+        if not done:
+            rows += [f"| {option} | {runs} | - | - | - | - | - | - |"] if made else []
+            continue
+        returns = np.array([float(line["return"]) for line in done])
+        update, output, way = (np.median([float(line[name]) for line in done]) for name in ("update", "output", "way"))
+        place, times = Counter(line["worst"] for line in done).most_common(1)[0]
+        rows.append(
+            f"| {option} | {runs} | {interquartile_mean([returns]):.1f} | {returns.min():.1f} to {returns.max():.1f} | "
+            f"x {update:.2f} | {output:.2g} | {way:.2g} | {place} ({times} of {len(done)}) |"
+        )
+    return "\n".join(rows)
+
+
+def read(path):
+    """The lines of a CSV file; none where it is not there."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--envs", nargs="+", default=["Pendulum-v1", "LunarLanderContinuous-v3"])
+    parser.add_argument("--envs", nargs="+", default=list(STEPS))
     parser.add_argument("--options", nargs="+", choices=list(OPTIONS), default=list(OPTIONS), metavar="NAME")
-    parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N - 1")
-    parser.add_argument("--steps", type=int, default=0, help="of every run; default: the preset's")
-    parser.add_argument("--out", help="JSON file that keeps finished runs")
+    parser.add_argument("--seeds", type=int, default=5, help=f"seeds {FIRST_SEED} and following")
+    parser.add_argument("--steps", type=int, nargs="+", help="of every run, one number per environment")
+    parser.add_argument("--results", type=Path, default=RESULTS / "options.csv", help="where finished runs are kept")
+    parser.add_argument("--table", action="store_true", help="only print what is there")
     args = parser.parse_args()
-    path = Path(args.out) if args.out else None
-    results = json.loads(path.read_text()) if path and path.exists() else {}
+    steps = dict(zip(args.envs, args.steps, strict=True)) if args.steps else {env: STEPS[env] for env in args.envs}
+    lines = read(args.results)
     print(machine())
     for env in args.envs:
-        for seed in range(args.seeds):  # seed by seed, so that a table of all options is there early
+        for seed in range(FIRST_SEED, FIRST_SEED + (0 if args.table else args.seeds)):  # so that all options are early
             for option in args.options:
-                name = key(env, option, seed, args.steps)
-                if name not in results:
-                    results[name] = run(env, option, seed, args.steps)
-                    print(name, results[name], flush=True)
-                    if path:
-                        path.with_suffix(".tmp").write_text(json.dumps(results, indent=1))
-                        path.with_suffix(".tmp").replace(path)
-        print(f"\n{table(results, env, range(args.seeds), args.steps)}\n")
+                name = (env, option, str(seed), str(steps[env]))
+                if name in {(line["env"], line["option"], line["seed"], line["steps"]) for line in lines}:
+                    continue
+                made = run(env, option, seed, steps[env])
+                lines.append({column: str(made.get(column, "")) for column in COLUMNS})
+                print(lines[-1], flush=True)
+                write(args.results, lines)
+        print(f"\n{table(lines, env, steps[env])}\n")
+
+
+def write(path, lines):
+    """All lines, or the file as it was."""
+    path.parent.mkdir(exist_ok=True)
+    scratch = path.with_suffix(".tmp")
+    with scratch.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    scratch.replace(path)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import numpy as np
 from .. import td3
 from ..ddpg import Learner
 from ..fast.jit import FloatArray
-from ..networks import PARAMS_START, Network, action_rows
+from ..network_options import has_kinks
+from ..networks import PARAMS_START, Network, action_rows, named_parameters
 from .story import factor, place, way_of
 from .way import Look, norm, rms
 
@@ -33,14 +34,15 @@ SWITCHING, AGREED = 0.3, 0.5  # share of saturated actions that makes a policy b
 def statistics(learner: Learner | td3.Learner, seen: Look, rewards: tuple[float, float], gamma: float) -> Statistics:
     """What a look at one update says, by name: a row of gradients.csv.
 
-    dq_dact_rms: RMS of dQ/da at mu(s). tanh_slope: mean of tanh' = 1 - act^2, or of what
-    stands in its place with invert_gradients. saturated: share of |act| > 0.99; held: share of those that dQ/da would
-    take back inside. q_*: of Q at the replayed actions; td_*: quantiles of Q - y.
+    dq_dact_rms: RMS of dQ/da at mu(s). tanh_slope: mean of tanh' = 1 - act^2. saturated: share of |act| > 0.99; held:
+    share of those that dQ/da would take back inside. q_*: of Q at the replayed actions; td_*: quantiles of Q - y.
     rew_low, rew_high: `rewards`; possible_low, possible_high: between which values Q must then lie (see `possible`).
     Per network: distance, |theta - theta'| / |theta|. Per layer: RMS of its weights and biases together and of their
     gradient, and Adam's step as a share of them; dead, the share of units that are 0 for the whole batch at mu(s), and
     shut, the share of all its outputs that are 0, in the critic after its step. action.weight_rms: of the critic's
-    weights that meet the action. rms.*: RMS of each array on the actor's way (see way.py).
+    weights that meet the action. rms.*: RMS of each array on the actor's way (see way.py). With options also: room, the
+    mean of what inverted gradients put in the place of tanh'; of a layer, slope, the mean tanh' of its units, and
+    gamma_rms, of what it is normalised to.
     """
     with np.errstate(all="ignore"):  # an agent that diverges is told by its numbers
         return _statistics(learner, seen, rewards, gamma)
@@ -55,7 +57,7 @@ def _statistics(learner: Learner | td3.Learner, seen: Look, rewards: tuple[float
     td_10, td_50, td_90 = np.quantile(error, (0.1, 0.5, 0.9)).tolist()
     row = {
         "dq_dact_rms": rms(arrays["dq_dact"]),
-        "tanh_slope": _slope(learner.actor, arrays),
+        "tanh_slope": 1 - float(np.mean(act * act)),
         "saturated": float(np.mean(beyond)),
         "held": float(np.mean((act * arrays["dq_dact"] < 0)[beyond])) if beyond.any() else 0.0,
         "q_mean": float(q.mean()),
@@ -85,17 +87,17 @@ def _statistics(learner: Learner | td3.Learner, seen: Look, rewards: tuple[float
                 h = arrays[f"{name}.{layer}.h"]
                 row[f"{name}.{layer}.dead"] = 1 - float(np.mean(h.any(axis=0)))
                 row[f"{name}.{layer}.shut"] = float(1 - np.count_nonzero(h) / h.size)
+                if not has_kinks(network):
+                    row[f"{name}.{layer}.slope"] = 1 - float(np.mean(h * h))
+                parameters = named_parameters(network)
+                if f"{layer}.gamma" in parameters:
+                    row[f"{name}.{layer}.gamma_rms"] = rms(parameters[f"{layer}.gamma"])
     row["action.weight_rms"] = rms(action_rows(seen.critic))
+    if getattr(learner.actor, "unbounded", False):
+        room = np.where(arrays["dq_dact"] > 0, 1 - act, 1 + act)  # to the bound that dQ/da pushes towards
+        row["room"] = float(np.mean(np.abs(room))) / 2
     row |= {f"rms.{name}": rms(array) for name, array in arrays.items()}
     return row
-
-
-def _slope(actor: Network, arrays: Mapping[str, FloatArray]) -> float:
-    """Mean of tanh', or of the room to the bound that dQ/da pushes towards, over 2."""
-    act = arrays["act"]
-    if getattr(actor, "unbounded", False):
-        return float(np.mean(np.where(arrays["dq_dact"] > 0, 1 - act, 1 + act))) / 2
-    return 1 - float(np.mean(act * act))
 
 
 def possible(rewards: tuple[float, float], gamma: float) -> tuple[float, float]:
@@ -147,7 +149,7 @@ def diagnose(row: Mapping[str, float]) -> list[Diagnosis]:
                     scale if obs > LARGE_OBS else f"start again with a lower {name}_lr",
                 )
             )
-    if row["tanh_slope"] < BLOCKED:
+    if row["tanh_slope"] < BLOCKED and "room" not in row:  # inverted gradients come back from the bounds
         found.append(
             Diagnosis(
                 "saturated",
