@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .fast.jit import FloatArray
+from .replay import ShapeError, is_finite
 
 TINY = 1e-8  # added to the variance: an observation that never changes is 0
 MOST = 10.0  # what is farther than so many standard deviations from the mean is brought back to there
@@ -29,12 +30,20 @@ def new_statistics(obs_dim: int) -> Statistics:
 
 
 def learn(statistics: Statistics, obs: npt.ArrayLike) -> None:
-    """Take in one observation (obs_dim,), in place. Welford 1962: no sum of squares, which would cancel."""
-    statistics.number[0] += 1
-    wide = np.asarray(obs, np.float64)
+    """Take in one observation (obs_dim,), in place. Welford 1962: no sum of squares, which would cancel.
+
+    Raises ShapeError, before anything is written, where its square is more than a number can hold.
+    """
+    number, wide = statistics.number[0] + 1, np.asarray(obs, np.float64)
     off = wide - statistics.mean
-    statistics.mean[:] += off / statistics.number[0]
-    statistics.m2[:] += off * (wide - statistics.mean)
+    mean = statistics.mean + off / number
+    with np.errstate(over="ignore"):
+        m2 = statistics.m2 + off * (wide - mean)
+    if not is_finite(m2):
+        raise ShapeError(
+            f"an observation of {float(np.abs(wide).max()):.2g} is too large to be normalised; scale it down"
+        )
+    statistics.number[0], statistics.mean[:], statistics.m2[:] = number, mean, m2
 
 
 def centre_and_scale(statistics: Statistics) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -279,3 +279,86 @@ def test_the_default_update_compiles_no_variant():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["0", "0"]
+
+
+# --- what cannot be computed ------------------------------------------------------------------------------------------
+
+
+def failing(dtype="float32", updates=3, **options):
+    """An agent that has learnt a little, and a batch."""
+    agent, rng = agent_of(dtype=dtype, **options), np.random.default_rng(0)
+    for _ in range(updates):
+        agent.update(make_batch(rng, 12, 3, 2, dtype))
+    return agent, make_batch(rng, 12, 3, 2, dtype)
+
+
+def refuses(agent, batch, match):
+    """Raises NotFinite, and the agent is as it was, its random stream included."""
+    before, stream = agent.state_dict(), agent.smoothing.bit_generator.state
+    with pytest.raises(minddpg.agent.NotFinite, match=match):
+        agent.update(batch)
+    for name, value in agent.state_dict().items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+    assert agent.smoothing.bit_generator.state == stream
+
+
+def test_an_update_of_td3_that_fails_is_undone_wherever_it_fails():
+    td3 = {"algorithm": "td3", "policy_delay": 2}
+    for network, whose in (("critic", "critic's"), ("critic2", "second critic's"), ("actor", "actor's")):
+        agent, batch = failing(**td3)
+        params = getattr(agent.learner, network).params
+        params[:] = np.where(np.arange(params.size) % 3, 1e30, -1e30)
+        refuses(agent, batch, f"the {whose} gradient is not finite")
+
+
+def test_a_variance_that_overflows_is_noticed():
+    for kind, action_layer in (("batch", 0), ("layer", 0), ("batch", 1), ("layer", 1)):
+        agent, batch = failing(normalisation=kind, action_layer=action_layer)
+        wide = batch._replace(obs=(1e25 * batch.obs).astype("f4"))
+        refuses(agent, wide, r"not finite \(obs is as large as")
+
+
+def test_an_output_without_bounds_that_overflows_is_no_action():
+    agent, batch = failing(invert_gradients=True)
+    agent.views()["actor.2.weight"][:] = 3e38
+    with pytest.raises(minddpg.agent.NotFinite, match="an action of the actor is not finite"):
+        agent.act(1e3 * batch.obs[0])
+    agent.views()["actor.2.weight"][:] = 3e3
+    assert np.abs(agent.act(1e3 * batch.obs)).max() == 1
+
+
+def test_clipping_does_not_hide_a_gradient_that_is_not_finite(rng):
+    for bad in (np.nan, np.inf, 1e200):
+        gradient, params = rng.standard_normal(6), rng.standard_normal(6)
+        gradient[2], before, state = bad, params.copy(), new_adam(params, 1.0)
+        with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match="not finite"):
+            adam(params, gradient, state, 0.1)
+        np.testing.assert_array_equal(params, before)
+        assert state.t == 0
+        assert not state.m.any()
+
+
+def test_infinite_observations_are_refused_where_they_would_be_brought_back_to_the_range():
+    agent, batch = failing(normalise_obs=True)
+    agent.observe(batch.obs[0]), agent.observe(batch.obs[1])
+    for name in ("obs", "next_obs"):
+        wrong = {name: getattr(batch, name).copy()}
+        wrong[name][3, 1] = np.inf
+        with pytest.raises(minddpg.ShapeError, match=rf"batch.{name}\[3, 1\] is inf"):
+            agent.update(batch._replace(**wrong))
+    before = [array.copy() for array in agent.statistics]
+    with pytest.raises(minddpg.ShapeError, match="too large"):
+        agent.observe([1e200, 0, 0])
+    for array, kept in zip(agent.statistics, before, strict=True):
+        np.testing.assert_array_equal(array, kept)
+
+
+def test_rewards_that_scaling_makes_too_large_end_training_in_a_line():
+    config = Config(hidden_sizes=(4,), batch_size=4, learning_starts=4, steps=20, reward_scale=1e39)
+    with pytest.raises(minddpg.TrainingError, match="lower reward_scale"):
+        minddpg.train("Pendulum-v1", config, progress=False)
+
+
+def test_updates_wait_for_the_first_return_of_n_steps():
+    config = Config(hidden_sizes=(4,), batch_size=4, learning_starts=0, steps=12, n_step=5)
+    assert minddpg.train("Pendulum-v1", config, progress=False).agent.updates == 8
