@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .tensorboard import TensorBoard
 
 EpisodeRow = dict[str, float]  # step, episode, return, length, the means of Losses over its updates, seconds
+OF_NETWORKS = ("algorithm", "normalisation", "activation", "invert_gradients", "normalise_obs")  # what they compute
 FIRST_CHECKPOINT = 5.0  # seconds to the first one; then twice as long each time
 CHECKPOINT_SHARE = 0.01  # of the time that checkpoints may take
 
@@ -715,16 +716,22 @@ def make_environments_for(
 
 
 def take_parameters(agent: DDPG, run_directory: str | os.PathLike[str]) -> None:
-    """Give an agent the four networks of a run's agent; its optimisers stay new. Raises RunError where they misfit."""
+    """Give an agent the networks of a run's agent, and its statistics of observations; its optimisers stay new.
+
+    Raises RunError where they misfit.
+    """
     info = load_info(run_directory)
+    options = [name for name in OF_NETWORKS if getattr(info.config, name) != getattr(agent.config, name)]
     with open_agent(Path(run_directory) / "agent.npz", info) as state:
         networks = {name: array for name, array in state.items() if "_adam" not in name}
     own = agent.state_dict()
     misfit = [name for name in own if "_adam" not in name and np.shape(networks.get(name, ())) != own[name].shape]
-    if misfit or not set(networks) <= set(own):
+    if options or misfit or not set(networks) <= set(own):
+        names = ("hidden_sizes", "action_layer", *options)
+        said = ", ".join(f"{name} {getattr(info.config, name)}" for name in names)
         raise RunError(
             f"the agent of {run_directory} has another shape ({info.obs_dim} observations, {info.act_dim} actions, "
-            f"hidden_sizes {info.config.hidden_sizes}, action_layer {info.config.action_layer}); use the same"
+            f"{said}); use the same"
         )
     agent.load_state_dict({**own, **networks})
 

@@ -234,3 +234,11 @@ def test_parameters_from_an_earlier_run(tmp_path):
     np.testing.assert_allclose(agent.actor.params, earlier.actor.params, atol=2 * config.actor_lr)
     with pytest.raises(RunError, match="has another shape"):
         minddpg.train("Pendulum-v1", config.replace(hidden_sizes=(5,)), parameters_from=tmp_path / "run")
+    for name, value in (
+        ("activation", "tanh"),
+        ("algorithm", "td3"),
+        ("normalise_obs", True),
+        ("invert_gradients", True),
+    ):
+        with pytest.raises(RunError, match=rf"action_layer 0, {name} (relu|ddpg|False)\); use the same"):
+            minddpg.train("Pendulum-v1", config.replace(**{name: value}), parameters_from=tmp_path / "run")

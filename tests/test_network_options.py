@@ -10,7 +10,8 @@ from minddpg.agent import state_shapes
 from minddpg.ddpg import actor_gradient
 from minddpg.export import npz_file, onnx_file, policy_arrays
 from minddpg.gradcheck import assert_gradients, check_agent, planted
-from minddpg.gradflow import diagnose, look, mistakes, trace
+from minddpg.gradflow import diagnose, flow_figure, look, mistakes, trace
+from minddpg.gradflow.story import place
 from minddpg.network_options import OptionNetwork
 from minddpg.networks import (
     actor_forward,
@@ -349,3 +350,38 @@ def test_fifty_updates_of_normalised_networks_equal_the_twin(rng, normalisation,
     assert {name for name in state if "_adam" not in name} == set(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(state[name], value, rtol=1e-7, atol=1e-9, err_msg=name)
+
+
+def test_a_story_names_what_an_option_has_put_in_the_place_of_tanh_and_relu(rng):
+    batch = make_batch(rng, 12, 3, 2)
+    row = trace(agent_of(**INVERT, **TANH, normalisation="layer", action_layer=1), batch).statistics
+    assert place("actor.2.dz", row) == (
+        "the inverted gradient",
+        f"on average {row['room']:.2g} of the range is left to the bound",
+    )
+    where, why = place("actor.1.dz", row)
+    assert where == "the tanh' and the normalisation of the actor's layer 1"
+    assert why == f"it is {row['actor.1.slope']:.2g} on average"
+    assert place("critic.1.dz", row)[0] == "the tanh' of the critic's layer 1"  # above the action nothing is normalised
+    plain = trace(agent_of(), batch).statistics
+    assert place("actor.1.dz", plain)[0] == "the ReLUs of the actor's layer 1"
+    assert not [name for name in plain if name == "room" or name.endswith((".slope", ".gamma_rms"))]
+    assert 0 < row["actor.1.slope"] <= 1
+    assert row["actor.1.gamma_rms"] == 1
+
+
+def test_the_flow_picture_names_inverted_gradients(rng):
+    pytest.importorskip("matplotlib")
+    batch = make_batch(rng, 12, 3, 2)
+    for options, said in ((INVERT, "x room / 2,"), ({}, "x (1 - act²),")):
+        figure = flow_figure(trace(agent_of(**options), batch))
+        assert said in [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_actions_at_the_bounds_are_no_fault_of_an_actor_that_comes_back(rng):
+    agent, batch = agent_of(**INVERT, final_init=1e-9), make_batch(rng, 12, 3, 2)
+    agent.views()["actor.2.bias"][:] = 1.0
+    row = {**trace(agent, batch).statistics, "tanh_slope": 1e-9}
+    assert "saturated" not in [found.name for found in diagnose(row)]
+    del row["room"]
+    assert "saturated" in [found.name for found in diagnose(row)]

@@ -132,8 +132,8 @@ def _help(field: dataclasses.Field[Any], shown: Config | None) -> str:
     text = str(field.metadata["help"])
     if shown is not None:
         value = getattr(shown, field.name)
-        said = ",".join(map(str, value)) if isinstance(value, tuple) else "none" if value is None else value
-        text += f"; default: {said}"
+        said = ",".join(map(str, value)) if isinstance(value, tuple) else "none" if value is None else str(value)
+        text += f"; default: {said.lower() if isinstance(value, bool) else said}"
     return text.replace("%", "%%")
 
 

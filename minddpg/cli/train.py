@@ -245,6 +245,7 @@ def _values(config: Config) -> str:
     shown = []
     for name, value in config.to_dict().items():
         text = ",".join(map(str, value)) if isinstance(value, list) else "none" if value is None else f"{value}"
+        text = text.lower() if isinstance(value, bool) else text
         shown.append(f"{name}\N{NO-BREAK SPACE}{text}")
     filled = textwrap.fill(", ".join(shown[1:]), 110, initial_indent="  ", subsequent_indent="  ")
     return filled.replace("\N{NO-BREAK SPACE}", " ")
