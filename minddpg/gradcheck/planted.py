@@ -31,7 +31,7 @@ from .situations import SITUATIONS, Situation
 N = 16  # transitions
 PACKAGE = "minddpg_with_a_bug"
 COPIED = ("optim", "layers", "networks", "ddpg", "agent")  # in the order of their imports
-SHARED = ("config", "seeds", "replay", "showing", "fast.matmul")  # taken as they are
+SHARED = ("config", "seeds", "replay", "showing", "fast.threads", "fast.matmul")  # taken as they are
 
 
 class Bug(NamedTuple):
