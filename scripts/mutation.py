@@ -541,7 +541,9 @@ class Results:
             known = json.loads(path.read_text()) if path.exists() else {}
             self.coverage: dict[str, dict[str, Any]] = dict(known.get("coverage", {}))
             self.rows: dict[str, dict[str, Any]] = dict(known.get("rows", {}))
-            self.sound: dict[str, str] = dict(known.get("sound", {}))  # modules whose tests pass without a change
+            self.sound: dict[str, str] = dict(
+                known.get("sound", {})
+            )  # tests that pass without a change, and of which file
             if not all({"module", "outcome", "tests"} <= set(row) for row in self.rows.values()):
                 raise ValueError("rows without an outcome")
         except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -679,53 +681,51 @@ def unknown(jobs: list[Mutant], tests: Tests) -> list[Mutant]:
 
 
 def test_all(left: list[Mutant], tests: Tests) -> Iterator[Task]:
-    """A task per mutant; before the first of a module, the module as it is."""
-    rows, started, asked = tests.results.rows, time.monotonic(), set()
+    """A task per mutant."""
+    rows, started = tests.results.rows, time.monotonic()
     say(f"{len(left)} mutants to test")
     left.sort(key=lambda mutant: mutant.key)  # at random: what is known so far is a fair sample of the whole
-    for number, mutant in enumerate(left, 1):
-        source = (ROOT / f"minddpg/{mutant.module}.py").read_text()
-        jobs_here = [mutant]
-        whole = Mutant(mutant.module, 0, "", source, (0, -1), (0, -1))
-        state = digest(f"{source}{tests.state(whole)}".encode())
-        if not mutant.compiled and mutant.module not in asked and tests.results.sound.get(mutant.module) != state:
-            asked.add(mutant.module)
-            jobs_here.insert(0, whole)
-        for job in jobs_here:
-            chosen = tests.of(job)
+    for number, job in enumerate(left, 1):
+        source, chosen = (ROOT / f"minddpg/{job.module}.py").read_text(), tests.of(job)
 
-            def done(
-                result: Any,
-                late: bool,
-                job: Mutant = job,
-                number: int = number,
-                state: str = state,
-            ) -> None:
-                by = "the interpreter" if result is None else result  # it ended without an answer
-                outcome = "timeout" if late else "killed" if by else "survived"
-                if not job.line:
-                    if outcome != "survived":
-                        refuse(f"{job.module} without any change: {result or 'a test that does not end'} fails")
-                    tests.results.sound[job.module] = state
-                    return
-                tests.kills[job.module, by] += outcome == "killed"
-                rows[job.key] = {"module": job.module, "line": job.line, "change": job.change, "compiled": job.compiled,
-                                 "outcome": outcome, "by": "" if late else by, "tests": tests.state(job)}  # fmt: skip
-                tests.results.save(now=False)
-                if number % 20 == 0:
-                    minutes = (time.monotonic() - started) / number * (len(left) - number) / 60
-                    alive = sum(rows[one.key]["outcome"] == "survived" for one in left if one.key in rows)
-                    say(f"{number}/{len(left)}, {alive} alive, about {minutes:.0f} min left")
+        def done(result: Any, late: bool, job: Mutant = job, number: int = number) -> None:
+            by = "the interpreter" if result is None else result  # it ended without an answer
+            outcome = "timeout" if late else "killed" if by else "survived"
+            tests.kills[job.module, by] += outcome == "killed"
+            rows[job.key] = {"module": job.module, "line": job.line, "change": job.change, "compiled": job.compiled,
+                             "outcome": outcome, "by": "" if late else by, "tests": tests.state(job)}  # fmt: skip
+            tests.results.save(now=False)
+            if number % 20 == 0:
+                minutes = (time.monotonic() - started) / number * (len(left) - number) / 60
+                alive = sum(rows[one.key]["outcome"] == "survived" for one in left if one.key in rows)
+                say(f"{number}/{len(left)}, {alive} alive, about {minutes:.0f} min left")
 
-            def prepare(directory: Path, job: Mutant = job) -> None:
-                (directory / f"minddpg/{job.module}.py").write_text(job.source)
+        def prepare(directory: Path, job: Mutant = job) -> None:
+            (directory / f"minddpg/{job.module}.py").write_text(job.source)
 
-            def restore(directory: Path, job: Mutant = job, source: str = source) -> None:
-                (directory / f"minddpg/{job.module}.py").write_text(source)
+        def restore(directory: Path, job: Mutant = job, source: str = source) -> None:
+            (directory / f"minddpg/{job.module}.py").write_text(source)
 
-            total = COMPILED_TIMEOUT if job.compiled else 300 + 20 * sum(tests.seconds[test] for test in chosen)
-            work = lambda chosen=chosen, job=job: first_failure(chosen, tests.seconds, job.compiled)  # noqa: E731
-            yield Task(prepare, work, done, restore, total, job.compiled)
+        timeout = COMPILED_TIMEOUT if job.compiled else 300 + 20 * sum(tests.seconds[test] for test in chosen)
+        work = lambda chosen=chosen, job=job: first_failure(chosen, tests.seconds, job.compiled)  # noqa: E731
+        yield Task(prepare, work, done, restore, timeout, job.compiled)
+
+
+def test_the_tests(tests: Tests) -> Iterator[Task]:
+    """Those that killed must pass without a change, and by themselves."""
+    sound, keys = tests.results.sound, {test: tests.files[test.partition("::")[0]] for test in tests.seconds}
+    killers = {row["by"] for row in tests.results.rows.values() if row["by"] in keys}
+    chosen = sorted(test for test in killers if sound.get(test) != keys[test])
+
+    def done(result: Any, late: bool) -> None:
+        if late or result != "":
+            refuse(f"{result or 'a test that does not end'} fails without any change")
+        sound.update({test: keys[test] for test in chosen})
+
+    if chosen:
+        say(f"{len(chosen)} tests killed; now without a change")
+        work = lambda: first_failure(chosen, tests.seconds, False)  # noqa: E731
+        yield Task(_nothing, work, done, _nothing, 300 + 20 * sum(tests.seconds[test] for test in chosen))
 
 
 def wilson(part: int, whole: int) -> tuple[float, float]:
@@ -845,6 +845,7 @@ def main() -> int:
             whole = whole and work_through(test_all(unknown(jobs, tests), tests), workers, until)
             again = survivors_compiled(jobs, results.rows)
             whole = whole and work_through(test_all(again, tests), workers, until)
+            whole = whole and work_through(test_the_tests(tests), workers, until)
         finally:
             results.save()
     status = report(jobs, results.rows, EQUIVALENTS.read_text(), totals, args.by_module)

@@ -2,10 +2,11 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minddpg.gradcheck import TensorReport, assert_gradients, check_gradient
@@ -586,3 +587,28 @@ def test_labels_and_masks_in_a_batch_stay_what_they_are(rng, kind):
     for rows, one in seen:
         np.testing.assert_array_equal(rows[:6], m)
         np.testing.assert_array_equal(one[:6], labels)
+
+
+@settings(max_examples=15)
+@given(
+    seed=st.integers(0, 1000),
+    offset=st.sampled_from([0.0, 1e3, 1e5, 1e8]),
+    curve=st.sampled_from([1.0, 30.0, 300.0]),
+    spoilt=st.sampled_from([1.0, 1.01, 0.0]),
+    scale=st.sampled_from([-1.0, 2.0**-12, -(2.0**20)]),
+)
+def test_a_sign_and_a_power_of_two_change_no_bit_of_the_verdict(seed, offset, curve, spoilt, scale):
+    """Small and strongly curved ones below rounding too, which larger steps and second looks decide."""
+    x = np.random.default_rng(seed).standard_normal((3, 4))
+    gradient = np.cos(curve * x)
+    gradient[0] *= spoilt
+    gradient[1] *= 1e-7
+    weights = np.array([[1.0], [1e-7], [1.0]])
+
+    def verdict(c):
+        function = lambda p: c * (offset + np.sum(weights * np.sin(curve * p["x"])) / curve)  # noqa: E731
+        tensor = check_gradient(function, {"x": x}, {"x": c * gradient}).tensors[0]
+        own = replace(tensor, analytic=tensor.analytic / c, numeric=tensor.numeric / c, usual=False)
+        return repr(own)
+
+    assert verdict(scale) == verdict(1.0)
