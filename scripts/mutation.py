@@ -706,7 +706,7 @@ def test_all(left: list[Mutant], tests: Tests) -> Iterator[Task]:
         def restore(directory: Path, job: Mutant = job, source: str = source) -> None:
             (directory / f"minddpg/{job.module}.py").write_text(source)
 
-        timeout = COMPILED_TIMEOUT if job.compiled else 300 + 20 * sum(tests.seconds[test] for test in chosen)
+        timeout = COMPILED_TIMEOUT if job.compiled else 60 + 20 * sum(tests.seconds[test] for test in chosen)
         work = lambda chosen=chosen, job=job: first_failure(chosen, tests.seconds, job.compiled)  # noqa: E731
         yield Task(prepare, work, done, restore, timeout, job.compiled)
 
