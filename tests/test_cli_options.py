@@ -252,3 +252,32 @@ def test_too_little_memory_before_a_command_is_known(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         cli.main(["train"])
     assert "not enough memory (no room); ask for less\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("dtype", "memory"), [("float32", "16.5 MB"), ("float64", "32.5 MB")])
+@pytest.mark.parametrize("quiet", [True, False])
+def test_what_is_asked_of_a_training_reaches_it(capsys, monkeypatch, dtype, memory, quiet):
+    """Every flag, and the memory that is said is that of the dtype: 500,000 of 3 + 3 + 1 + 1 numbers and a bool."""
+    given, closed = {}, []
+
+    def train(env, config, **options):
+        given.update(options, env=env, dtype=config.dtype)
+        raise MemoryError("9 TB")
+
+    monkeypatch.setattr("minddpg.training.train", train)
+    monkeypatch.setattr("minddpg.progress.Progress.close", lambda self: closed.append(self))
+    monkeypatch.setattr(cli.train, "compile_ahead", lambda *args, **options: None)
+    words = ["--steps", "500000", "--buffer-size", "500000", "--dtype", dtype, "--seed", "7", "--out", "here"]
+    words += ["--checkpoint-every", "5", "--no-keep-replay", "--tensorboard", "--threads", "1"]
+    with pytest.raises(SystemExit):
+        cli.main(["train", "Pendulum-v1", *words, *(["--quiet"] if quiet else [])])
+    assert f"500,000 transitions, {memory}" in capsys.readouterr().out
+    progress, warn = given.pop("progress"), given.pop("warn")
+    assert bool(progress) is not quiet
+    assert callable(warn)
+    assert len(closed) == (0 if quiet else 1)
+    assert given == {
+        "env": "Pendulum-v1", "dtype": dtype, "seed": 7, "out": "here", "env_kwargs": {}, "vectorization": "sync",
+        "parameters_from": None, "checkpoint_every": 5, "keep_replay": False, "tensorboard": True, "profile": None,
+        "threads": 1,
+    }  # fmt: skip
