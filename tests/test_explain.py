@@ -19,6 +19,7 @@ from minddpg.gradcheck import DDPG_MISTAKES, ExplainError, assert_ddpg_update, e
 from minddpg.gradcheck.explaining import chain
 from minddpg.gradcheck.explaining.arrays import Layers
 from minddpg.gradcheck.explaining.catalogue import ACTOR, CRITIC
+from minddpg.gradcheck.explaining.report import Explanation, Part
 from minddpg.networks import named_parameters
 
 FRAMEWORKS = ["numpy", *(["torch"] if importlib.util.find_spec("torch") else [])]
@@ -485,3 +486,10 @@ def test_the_chapter_lists_every_mistake():
     text = CHAPTER.read_text(encoding="utf-8")
     for mistake in DDPG_MISTAKES.values():
         assert f"| {mistake.name} | {', '.join(mistake.parts)} | {mistake.does} |" in text
+
+
+def test_the_error_of_an_explanation_is_that_of_its_worst_part():
+    parts = [Part(str(error), True, error=error) for error in (0.0, 3e-9, 2e-16)]
+    for order in itertools.permutations(parts):
+        assert Explanation(order).error == 3e-9
+    assert Explanation(()).error == 0.0

@@ -301,3 +301,17 @@ def test_a_run_says_what_it_chose(caplog):
     lines = [line for line in caplog.messages if "for an update" in line]
     assert len(lines) == (cpus() > 1 and not TROUBLE)
     assert all(line.startswith("one thread for an update: ") for line in lines)
+
+
+@needs_team
+def test_the_numbers_of_a_team_stand_in_lines_of_the_cache_of_their_own():
+    """Wherever the memory happens to begin, and inside of it."""
+    teams, taken = [], []
+    for number in range(16):
+        taken.append(np.zeros(16 * number + 8, np.uint8))  # so that it begins elsewhere each time
+        teams.append(threads.Team())
+    for one in teams:
+        first = one._memory.ctypes.data
+        assert one.address % 64 == 0
+        assert first <= one.address
+        assert one.address + threads.BYTES <= first + one._memory.nbytes
