@@ -209,6 +209,47 @@ def test_limits_and_coefficients_are_read_off():
     assert "0.0123 times the weights and biases" in str(explain(**case.handed_over("actor_gradient", decayed)))
 
 
+def clipped(gradient, limit):
+    norm = np.sqrt(sum((g**2).sum() for g in gradient))
+    return [g * min(1, limit / norm) for g in gradient]
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_what_a_clipping_hides_is_said(each):
+    case = plain_case(act_dim=2, scale=2.0)
+    right = numpy_actor(case, ())
+    smallest = min(np.linalg.norm(g) for g in right)
+    limit = float(f"{0.3 * (smallest if each else np.sqrt(sum((g**2).sum() for g in right))):.1g}")
+
+    def clip(gradient):
+        return [clipped([g], limit)[0] for g in gradient] if each else clipped(gradient, limit)
+
+    explanation = explain(**case.handed_over("actor_gradient", clip(right)))
+    assert explanation.mistakes == ("clipped by norm",)
+    assert explanation.ambiguous
+    hidden = {*explanation.parts[0].hidden}
+    factors = {"sum for mean", "1/N twice", "mean over actions too", "added up twice", "action scale missing",
+               "action scale twice", "no minus"}  # fmt: skip
+    same = {
+        name for name in factors
+        if all(np.allclose(a, b) for a, b in zip(clip(numpy_actor(case, (name,))), clip(right), strict=True))
+    }  # fmt: skip
+    assert hidden == same == factors - {"1/N twice", "no minus"}
+    assert "changes the length cannot be seen: " in str(explanation)
+    assert "a batch with a smaller gradient" in explanation._repr_html_()
+
+
+def test_a_clipping_hides_no_scale_that_differs_by_action():
+    case = plain_case(act_dim=2)
+    case.scale = np.array([2.0, 0.5])
+    limit = 0.01
+    for mistakes in (("clipped by norm",), ("action scale missing", "clipped by norm")):
+        gradient = clipped(numpy_actor(case, tuple(m for m in mistakes if m != "clipped by norm")), limit)
+        explanation = explain(**case.handed_over("actor_gradient", gradient))
+        assert explanation.mistakes == mistakes
+        assert not {"action scale missing", "action scale twice"} & {*explanation.parts[0].hidden}
+
+
 def test_three_at_once():
     mistakes = ("no minus", "replayed action", "tanh' missing")
     assert {*explained(plain_case(), mistakes).mistakes} == {*mistakes}

@@ -290,7 +290,7 @@ def _gradient_part(name: str, given: Given, problem: Problem, ask: Callable[[Giv
                 said.append("these are float64 numbers with float32's rounding: something on the way is float32")
             untold = tuple(search.untold())
             return Part(name, True, (), (), found.error, found.allowed, "", tuple(names[row[0]] for row in table),
-                        (), untold, tuple(said))  # fmt: skip
+                        (), untold, (), tuple(said))  # fmt: skip
     for search in searches:
         fits = search.best()
         if fits:
@@ -298,8 +298,8 @@ def _gradient_part(name: str, given: Given, problem: Problem, ask: Callable[[Giv
             if others:
                 said.append(f"what would tell them apart: {apart(tuple(f.mistakes for f in fits), problem.n)}")
             return Part(name, False, best.mistakes, tuple(f.mistakes for f in others), best.error, best.allowed,
-                        best.numbers, right, wrong, (), tuple(said))  # fmt: skip
-    return Part(name, False, (), (), max(row[1] for row in table), 0.0, "", right, wrong, (),
+                        best.numbers, right, wrong, (), best.hidden, tuple(said))  # fmt: skip
+    return Part(name, False, (), (), max(row[1] for row in table), 0.0, "", right, wrong, (), (),
                 (*said, *_how_wrong(table, names, searches[0])))  # fmt: skip
 
 
