@@ -69,13 +69,21 @@ class Mistaken(DDPG):
         return Losses(float(loss), 0.0, float(q.mean()), float(y.mean()), 0.0)
 
 
+def whole(result):
+    """The result, unless a signal cut the run short: then nothing of it is kept, and nothing else is started."""
+    if result.interrupted:
+        raise SystemExit("interrupted")
+    return result
+
+
 def learn(mistake, sgd_lr, seed):
     """Train on Pendulum-v1 with a mistake.    -> mean return without noise over fixed starts"""
     wrong = type("Wrong", (Mistaken,), {"mistake": mistake, "sgd_lr": sgd_lr})
     config = Config.for_environment("Pendulum-v1").replace(steps=STEPS)
     with mock.patch.object(training, "DDPG", wrong), np.errstate(all="ignore"):
         try:
-            agent = minddpg.train("Pendulum-v1", config.replace(diagnose_every=0, evaluate_every=0), seed=seed).agent
+            config = config.replace(diagnose_every=0, evaluate_every=0)
+            agent = whole(minddpg.train("Pendulum-v1", config, seed=seed)).agent
         except minddpg.TrainingError:
             return None  # diverged
     return float(minddpg.evaluate(agent, "Pendulum-v1", STARTS, 10_000).mean())
@@ -176,7 +184,7 @@ def said_of_ten(name, env, config, out):
     for seed in range(10):
         key = f"{name}, {seed}"
         if key not in rows:
-            found = minddpg.train(env, config, seed=seed, warn=lambda text: None).diagnoses
+            found = whole(minddpg.train(env, config, seed=seed, warn=lambda text: None)).diagnoses
             rows[key] = {finding.diagnosis.name: str(finding) for finding in found}
             if out:
                 out.write_text(json.dumps(rows, indent=1))

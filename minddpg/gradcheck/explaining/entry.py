@@ -31,6 +31,7 @@ from .report import Explanation, Part, apart
 from .search import Question, Search, actor_question, critic_question, question_of_moved_critic
 
 EPS32 = float(np.finfo(np.float32).eps)
+LEFT_OVER = 0.1, 2.0  # cosine and length from which on earlier gradients may be in it
 NETWORKS = (
     "actor", "critic", "target_actor", "target_critic", "critic_before", "actor_after", "critic_after",
     "target_actor_after", "target_critic_after",
@@ -320,6 +321,11 @@ def _how_wrong(table: list[tuple[int, float, float, float, bool]], names: list[s
         said.append(
             f"the direction is right and the length {sign}{lengths[0]:.6g} of what it should be: a weight in the loss, "
             f"or clipping by norm to {length:.4g}, which is no round number"
+        )
+    elif cosines and min(cosines) > LEFT_OVER[0] and min(lengths) > LEFT_OVER[1]:
+        said.append(
+            "far too long and roughly the same way in every tensor: gradients of earlier updates may be in it, never "
+            "cleared (zero_grad)"
         )
     elif cosines and min(cosines) > 0.999:
         said.append("close everywhere: half precision, TF32, or another network than the one that was used")

@@ -17,8 +17,8 @@ class Part:
 
     told: False where nothing could be said of it. error: relative, of the explanation, in its worst tensor (of the
     right gradient, where nothing explains it); allowed: what rounding explains of that. right, wrong: tensors by name,
-    against the right gradient. untold: mistakes that this batch cannot show. hidden: those that a clipping takes away, so
-    that they may be there as well. said: the rest, in words.
+    against the right gradient. untold: mistakes that this batch cannot show. hidden: those that a clipping takes away
+    again, so that they may be there as well. said: the rest, in words.
     """
 
     name: str
@@ -59,16 +59,16 @@ class Part:
         """The first line."""
         if not self.told:
             return "not told"
+        explains = f" (rounding explains {self.allowed:.1g})" if self.allowed else ""
+        off = f"to {self.error:.1g}{explains}" if self.error or explains else ""
         if self.ok:
-            return f"right, to {self.error:.1g}" + (f" (rounding explains {self.allowed:.1g})" if self.allowed else "")
+            return f"right, {off}" if off else "right"
         if not self.mistakes:
             return "wrong, and no mistake of the catalogue explains it"
         numbers = f" ({self.numbers})" if self.numbers else ""
         named = " and ".join(self.mistakes)
         either = "".join(f", or {' and '.join(names)}" for names in self.alternatives)
-        return f"{named}{numbers}{either}: reproduces it to {self.error:.1g}" + (
-            f" (rounding explains {self.allowed:.1g})" if self.allowed else ""
-        )
+        return f"{named}{numbers}{either}" + (f": reproduces it {off}" if off else "")
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,13 @@ class Explanation:
 
     @property
     def locates(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Tensors of the first part that are right, and those that are wrong: ("W2", "b2"), ("W1", "b1", ...)."""
-        shown = next((part for part in self.parts if part.right or part.wrong), None)
-        return (shown.right, shown.wrong) if shown else ((), ())
+        """Tensors that are right, and those that are wrong: ("W2", "b2"), ("W1", "b1", ...).
+
+        Of the first gradient that is wrong, or else of the first.
+        """
+        shown = [part for part in self.parts if part.right or part.wrong]
+        first = next((part for part in shown if part.wrong), shown[0] if shown else None)
+        return (first.right, first.wrong) if first else ((), ())
 
     def __str__(self) -> str:
         lines: list[str] = []
@@ -184,11 +188,13 @@ def apart(alternatives: tuple[tuple[str, ...], ...], n: int) -> str:
     for name in DDPG_MISTAKES:
         if name not in differ:
             continue
-        if name in ("sum for mean", "1/N twice", "added up twice", "square's 2 missing"):
+        if name in ("sum for mean", "1/N twice"):
             wanted[f"another number of samples, such as {2 * n + 1}"] = None
         elif name.startswith("action scale"):
             wanted["another action scale, or one per action"] = None
-        elif name.startswith("clipped by") or name == "mean over actions too":
+        elif name == "mean over actions too":
+            wanted["another number of actions"] = None
+        elif name.startswith("clipped by"):
             wanted["a batch on which the gradient is shorter, or longer"] = None
         elif DDPG_MISTAKES[name].untold:
             wanted[DDPG_MISTAKES[name].untold] = None

@@ -442,6 +442,8 @@ class Search:
                 off = np.sqrt(self.sums((self.made(settings) - right) ** 2))
                 hidden[name] = hidden.get(name, True) and bool(np.all(off <= allowed))
         hidden |= {name: value == 1 for group in self.question.factors for value, names in group for name in names}
+        if self.question.problem.target_critic is not None:  # nothing of the critic's own could flow through y
+            hidden.pop("target is not detached", None)
         return [name for name, is_hidden in hidden.items() if is_hidden]
 
     def rows(self) -> list[tuple[int, float, float, float, bool]]:
