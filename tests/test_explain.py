@@ -327,6 +327,18 @@ def test_containers():
     assert explain(**{**handed, "rew": handed["rew"][:, None]}).ok
 
 
+def test_parameters_of_torch_and_generators():
+    torch = pytest.importorskip("torch")
+    handed = as_is(plain_case())
+    parameters = [torch.nn.Parameter(torch.tensor(a)) for a in handed["actor"]]
+    for parameter, gradient in zip(parameters, handed["actor_gradient"], strict=True):
+        parameter.grad = torch.tensor(gradient)
+    assert explain(**{**handed, "actor": iter(parameters), "actor_gradient": iter(parameters)}).ok
+    square = plain_case(obs_dim=4, act_dim=4, hidden=(4, 4))
+    two_layouts = {**square.handed_over("actor_gradient", iter(numpy_actor(square, ()))), "layout": None}
+    assert explain(**{**two_layouts, "critic": iter(square.nets["critic"])}).ok
+
+
 def test_no_biases():
     case = plain_case()
     for net in case.nets.values():
@@ -409,7 +421,21 @@ def test_what_cannot_be_read_is_said_in_one_line():
         ({"actor_gradient": None}, "there is nothing to explain"),
         ({"critic_gradient": good["critic"], "gamma": None}, "needs gamma too"),
         ({"target_critic_after": good["critic"], "target_critic": None}, "needs target_critic too"),
-        ({"actor": ["a", "b"]}, "holds no numbers"),
+        ({"actor": ["a", "b"]}, "actor: list holds no numbers"),
+        ({"actor": None}, "actor is empty or holds None"),
+        ({"critic": [a.astype(complex) for a in good["critic"]]}, "critic: ndarray holds no numbers"),
+        ({"obs": None}, "obs: NoneType holds no numbers"),
+        ({"act": None}, "act is missing"),
+        ({"gamma": "x"}, "gamma is 'x' and must be a number, 0 to 1"),
+        ({"gamma": float("nan")}, "gamma is nan and must be a number, 0 to 1"),
+        ({"action_layer": 0.5}, "action_layer is 0.5 and must be a whole number, 0 or more"),
+        ({"activation": np.tanh}, "activation must be a name, or two"),
+        ({"layout": 3}, 'must be "in,out" or "out,in"'),
+        ({"action_scale": 0.0}, "action_scale must not be 0"),
+        ({"terminated": 5 * np.ones(9)}, "terminated holds 5 and must be 0 or 1 throughout"),
+        ({"target_critic": [*good["critic"][:2], *good["critic"][4:]]}, "target_critic: weights"),
+        ({"actor_after": [a[:, :4] for a in good["actor"][:1]] + [good["actor"][1][:4], good["actor"][2][:4],
+                                                                *good["actor"][3:]]}, "they must be the same"),
     ]:  # fmt: skip
         with pytest.raises(ExplainError) as error:
             explain(**{**good, **changes})
