@@ -5,10 +5,14 @@ Reading order, the way data flows:
     config.py               the hyperparameters, a documented line each, and the presets
     seeds.py                one seed, one random stream per purpose
     replay.py               a transition becomes part of a batch
-    layers.py               linear, ReLU, tanh, squared error: forward beside backward, with the derivation
+    returns.py              n-step returns, for n_step
+    observations.py         their mean and spread, for normalise_obs
+    layers.py               linear, ReLU, tanh, norms, squared error: forward beside backward, with the derivation
     networks.py             actor and critic on one flat parameter vector; backward in three functions
-    optim.py                Adam, Polyak averaging
+    network_options.py      networks that are normalised, have tanh inside or a linear output
+    optim.py                Adam, clipping, Polyak averaging
     ddpg.py                 the algorithm on one screen; `actor_gradient` answers "how does the actor get its gradient?"
+    td3.py                  the same screen with TD3's three changes: read their difference
     agent.py                DDPG, the object that people hold: act, update, state_dict
     noise.py                exploration
     environment/            the boundary to Gymnasium: flat observations, actions in [-1, 1]

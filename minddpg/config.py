@@ -18,6 +18,7 @@ EVALUATION_SEED = 10_000  # of evaluations from the command line: episode i star
 CHECKPOINT_EVERY = 60.0  # seconds
 DIAGNOSE_EVERY = 250  # updates; at 64-64 a look takes five updates' time, less for larger networks
 MOST_UNITS = 1_000_000  # of a layer
+MOST_RETURN = 10_000  # rewards that are summed up
 
 
 class ConfigError(ValueError):
@@ -74,6 +75,44 @@ class Config:
         "draw the last layers' weights and biases from U(-x, x); none: U(-1/sqrt(fan-in), 1/sqrt(fan-in)) "
         "as everywhere else; paper: 0.003",
     )
+    algorithm: str = _setting(
+        "ddpg", "ddpg, or td3: twin critics, a delayed policy, a smoothed target (Fujimoto et al. 2018); paper: ddpg"
+    )
+    policy_delay: int = _setting(
+        2, "td3 only: the actor and the targets move at every so many updates; usual: 2; paper: no such thing"
+    )
+    target_noise_std: float = _setting(
+        0.2, "td3 only: standard deviation of the noise on the target's action; usual: 0.2; paper: no such thing"
+    )
+    target_noise_clip: float = _setting(
+        0.5, "td3 only: that noise is cut off at plus and minus this; usual: 0.5; paper: no such thing"
+    )
+    normalisation: str = _setting(
+        "none",
+        "of what the networks read and of their hidden layers (the critic's up to the action): none, batch or layer; "
+        "paper: batch",
+    )
+    activation: str = _setting("relu", "of the hidden layers of actor and critic: relu or tanh; paper: relu")
+    invert_gradients: bool = _setting(
+        False,
+        "the actor's output is linear, clipped where it acts, and dQ/da turns round at the bounds (Hausknecht & Stone "
+        "2016), against saturation; paper: no, tanh",
+    )
+    reward_scale: float = _setting(
+        1.0, "rewards are learnt from times this; tables keep the environment's; usual: 0.01 to 10; paper: 1"
+    )
+    n_step: int = _setting(
+        1, "rewards that a target sums up before it trusts Q' (see returns.py); usual: 1 to 5; paper: 1"
+    )
+    max_grad_norm: float | None = _setting(
+        None, "a longer gradient, of the actor or of a critic, is shortened to this; usual: 0.5 to 40; paper: none"
+    )
+    normalise_obs: bool = _setting(
+        False, "observations minus their mean, over their spread, of all that was stored; paper: no, see normalisation"
+    )
+    final_lr_share: float = _setting(
+        1.0, "both learning rates fall linearly to this share of themselves at the last step planned; paper: 1"
+    )
     dtype: str = _setting("float32", "float32 to train, float64 to check gradients")
     num_envs: int = _setting(
         1, "environments stepped side by side; their steps add up, and updates keep pace; usual: 1 to 16; paper: 1"
@@ -94,19 +133,33 @@ class Config:
         object.__setattr__(self, "hidden_sizes", _sizes(self.hidden_sizes))
         for name in ("steps", "batch_size", "buffer_size", "update_every", "updates_per_step", "num_envs"):
             self._integer(name, 1)
+        for name in ("policy_delay", "n_step"):
+            self._integer(name, 1)
         self._integer("evaluation_episodes", 1)
         for name in ("learning_starts", "action_layer", "evaluate_every", "diagnose_every"):
             self._integer(name, 0)
-        for name in ("actor_lr", "critic_lr"):
+        for name in ("actor_lr", "critic_lr", "reward_scale"):
             self._number(name, 0, open_low=True)
+        if self.max_grad_norm is not None:
+            self._number("max_grad_norm", 0, open_low=True)
         self._number("gamma", 0, 1, open_high=True)
-        for name in ("tau", "noise_theta"):
+        for name in ("tau", "noise_theta", "final_lr_share"):
             self._number(name, 0, 1)
-        for name in ("noise_std", "critic_weight_decay"):
+        for name in ("noise_std", "critic_weight_decay", "target_noise_std", "target_noise_clip"):
             self._number(name, 0)
         if self.final_init is not None:
             self._number("final_init", 0, open_low=True)
         self._choice("noise", ("gaussian", "ou"))
+        self._choice("algorithm", ("ddpg", "td3"))
+        self._choice("activation", ("relu", "tanh"))
+        self._choice("normalisation", ("none", "batch", "layer"))
+        for name in ("normalise_obs", "invert_gradients"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        if self.normalisation != "none" and not self.hidden_sizes:
+            raise ConfigError(f"normalisation {self.normalisation} needs a hidden layer; give hidden_sizes")
+        if self.n_step > MOST_RETURN:
+            raise ConfigError(f"n_step must be {MOST_RETURN:,} at most, not {self.n_step!r}")
         self._choice("dtype", ("float32", "float64"))
         if self.action_layer >= max(1, len(self.hidden_sizes)):
             raise ConfigError(
@@ -147,6 +200,12 @@ class Config:
             raise ConfigError(f"{name} must be {' or '.join(allowed)}, not {value!r}")
         object.__setattr__(self, name, str(word))
 
+    @property
+    def updates(self) -> int:
+        """Updates that are made in `steps`, if one environment makes them one by one."""
+        due = self.steps // self.update_every - self.learning_starts // self.update_every
+        return due * self.updates_per_step
+
     def replace(self, **changes: Any) -> Config:
         """A copy with some fields changed, checked like any Config."""
         return type(self).from_dict({**self.to_dict(), **changes})
@@ -167,7 +226,7 @@ class Config:
     def paper(cls) -> Config:
         """Every value of the paper's section 7 for low-dimensional observations.
 
-        Not in it: batch normalisation. The paper does not say when updates start; here, when one batch is full.
+        The paper does not say when updates start; here, when one batch is full.
         """
         return cls(
             steps=2_500_000,
@@ -185,6 +244,7 @@ class Config:
             critic_weight_decay=1e-2,
             action_layer=1,
             final_init=3e-3,
+            normalisation="batch",
         )
 
     @classmethod

@@ -17,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .fast.jit import FloatArray, each, jit
-from .layers import mean, mean_square, squared_error, tanh_backward
+from .layers import mean, mean_square, squared_error
 from .networks import (
     Network,
     actor_forward,
     backward_to_action,
     backward_to_weights,
     critic_forward,
+    output_backward,
     weight,
 )
 from .optim import Adam, adam, polyak
@@ -120,7 +121,7 @@ def actor_gradient(actor: Network, critic: Network, obs: FloatArray) -> tuple[Fl
     dact = backward_to_action(critic, dq, critic_cache)
     # Step 5 would feed the states to the actor again; actor_cache is that pass.
     # Steps 6, 7: dact . da/dtheta, multiplied from the left, layer by layer; da/dtheta itself is never formed.
-    dz = tanh_backward(dact, act)  # below the tanh
+    dz = output_backward(actor, dact, act)  # below the tanh
     dtheta = backward_to_weights(actor, dz, actor_cache)
     return dtheta, dact, q
 

@@ -197,16 +197,16 @@ class Evaluator:
 def compare(steps: int, gathered: list[list[Step]], agent: DDPG) -> list[dict[str, float]]:
     """Some states of these episodes: step, return (of all rewards here, undiscounted), t, q, discounted_return, tail.
 
-    q = Q(s_t, mu(s_t)). discounted_return: of the rewards from t on. Where the episode was cut off, by a time limit or
-    by MOST_STEPS, Q
-    of its last state stands for what would have followed; tail = gamma^(steps left) is its weight (0: none).
+    q = Q(s_t, mu(s_t)), in the environment's units. discounted_return: of the rewards from t on. Where the episode was
+    cut off, by a time limit or by MOST_STEPS, Q of its last state stands for what would have followed; tail =
+    gamma^(steps left) is its weight (0: none).
     """
-    rows, gamma = [], agent.config.gamma
+    rows, gamma, scale = [], agent.config.gamma, agent.config.reward_scale
     for made in gathered:
-        q = agent.q(np.stack([step.obs for step in made]), np.stack([step.act for step in made]))
+        q = agent.q(np.stack([step.obs for step in made]), np.stack([step.act for step in made])) / scale
         last, after = made[-1], 0.0
         if not last.terminated:
-            after = float(agent.q(last.next_obs[None], agent.act(last.next_obs)[None])[0])
+            after = float(agent.q(last.next_obs[None], agent.act(last.next_obs)[None])[0]) / scale
         returns = np.empty(len(made))
         for t in range(len(made) - 1, -1, -1):
             after = returns[t] = made[t].rew + gamma * after

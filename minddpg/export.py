@@ -18,7 +18,8 @@ import numpy.typing as npt
 from .agent import DDPG
 from .environment import Environment
 from .extras import need
-from .networks import named_parameters
+from .network_options import folded_parameters, has_kinks
+from .observations import MOST, centre_and_scale
 from .runs.directory import RunInfo, load, load_info
 from .runs.files import RunError, write_whole
 
@@ -59,14 +60,26 @@ def policy_arrays(agent: DDPG, low: Array, high: Array) -> dict[str, Array]:
     """What `export` writes, by name: "0.weight" (in, out), "0.bias" (out,), ..., "action_scale" and "action_offset"
     (act_dim,), all of the dtype that was trained, and "obs_dim" (), int64.
 
-    low, high (act_dim,): the actions' bounds, in the environment's units.
+    low, high (act_dim,): the actions' bounds, in the environment's units. With normalise_obs also "obs_mean" and
+    "obs_scale" (obs_dim,): the networks get (obs - obs_mean) * obs_scale, clipped to [-10, 10]. With a hidden tanh
+    instead of ReLU also "tanh", with an output that is clipped instead of tanh "unbounded": (), True.
     """
     scale, offset = scale_and_offset(low, high, agent.config.dtype)
     if not (np.isfinite(scale).all() and np.isfinite(offset).all()):
         raise RunError(
             f"the environment's actions are larger than {agent.config.dtype} can hold; train with --dtype float64"
         )
-    arrays = {name: view.copy() for name, view in named_parameters(agent.actor).items()}
+    try:
+        arrays = folded_parameters(agent.actor)
+    except ValueError as error:
+        raise RunError(
+            f"{error}, so this policy cannot be exported; train with --normalisation batch or none"
+        ) from None
+    if agent.statistics is not None:
+        mean, spread = (part.astype(agent.config.dtype) for part in centre_and_scale(agent.statistics))
+        arrays |= {"obs_mean": mean, "obs_scale": spread}
+    for name, on in (("tanh", not has_kinks(agent.actor)), ("unbounded", agent.config.invert_gradients)):
+        arrays |= {name: np.array(True)} if on else {}
     return {**arrays, "action_scale": scale, "action_offset": offset, "obs_dim": np.array(agent.obs_dim, np.int64)}
 
 
@@ -112,19 +125,34 @@ def npz_file(arrays: Mapping[str, Array]) -> bytes:
 def onnx_file(arrays: Mapping[str, Array]) -> bytes:
     """The content of an .onnx: Gemm, Relu, ..., Gemm, Tanh, Mul, Add. "obs" (batch, obs_dim) -> "act" (batch, act_dim).
 
+    With normalised observations, Sub, Mul, Clip come first.
+
     Raises ExtraError.
     """
     need("onnx", "onnx", "an .onnx file")
     from onnx import checker, helper, numpy_helper
 
-    constants = {name: array for name, array in arrays.items() if name != "obs_dim"}
+    constants = {name: array for name, array in arrays.items() if name not in ("obs_dim", "tanh", "unbounded")}
+    hidden = "Tanh" if "tanh" in arrays else "Relu"
     layers = sum(name.endswith(".weight") for name in constants)
     nodes, x = [], "obs"
+    if "obs_mean" in constants:
+        most = np.array(MOST, constants["obs_mean"].dtype)
+        constants |= {"most": most, "least": -most}
+        nodes.append(helper.make_node("Sub", ["obs", "obs_mean"], ["centred"]))
+        nodes.append(helper.make_node("Mul", ["centred", "obs_scale"], ["spread"]))
+        nodes.append(helper.make_node("Clip", ["spread", "least", "most"], ["normalised"]))
+        x = "normalised"
     for layer in range(layers):
         last = layer == layers - 1
         nodes.append(helper.make_node("Gemm", [x, f"{layer}.weight", f"{layer}.bias"], [f"z{layer}"]))
-        x = "tanh" if last else f"h{layer + 1}"
-        nodes.append(helper.make_node("Tanh" if last else "Relu", [f"z{layer}"], [x]))
+        x = "bounded" if last else f"h{layer + 1}"
+        if last and "unbounded" in arrays:
+            one = np.array(1, constants["action_scale"].dtype)
+            constants |= {"lowest": -one, "highest": one}
+            nodes.append(helper.make_node("Clip", [f"z{layer}", "lowest", "highest"], [x]))
+        else:
+            nodes.append(helper.make_node("Tanh" if last else hidden, [f"z{layer}"], [x]))
     nodes.append(helper.make_node("Mul", [x, "action_scale"], ["scaled"]))
     nodes.append(helper.make_node("Add", ["scaled", "action_offset"], ["act"]))
     scale = constants["action_scale"]

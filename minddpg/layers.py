@@ -18,6 +18,8 @@ from .fast.threads import share
 
 ROWS, COLUMNS = 32, 64  # that are one part of what threads share
 
+NORM_EPSILON = 1e-5  # added to a variance before its root; PyTorch's
+
 
 @jit
 def linear_forward(x: FloatArray, weight: FloatArray, bias: FloatArray, out: FloatArray) -> None:
@@ -147,6 +149,162 @@ def tanh_backward(da: FloatArray, a: FloatArray) -> FloatArray:
     upstream, output, result = da.reshape(da.size), a.reshape(a.size), dz.reshape(dz.size)
     for i in each(result):
         result[i] = upstream[i] * (1 - output[i] * output[i])
+    return dz
+
+
+@jit
+def tanh_hidden_backward(dh: FloatArray, h: FloatArray) -> FloatArray:
+    """dz = dh (1 - h^2), in place.    dh (N, dim) becomes dz and is returned; h (N, dim) is the tanh's own output.
+
+    As tanh_backward, in the place of relu_backward: h may have further columns (a joined action).
+    """
+    if len(h) != len(dh) or h.shape[1] < dh.shape[1]:
+        raise ValueError("tanh_hidden_backward: h must have the rows of dh, and its columns or more")
+    for i in range(len(dh)):
+        gradient, output = dh[i], h[i, : dh.shape[1]]
+        for j in each(gradient):
+            gradient[j] *= 1 - output[j] * output[j]
+    return dh
+
+
+@jit
+def batch_statistics(z: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and variance (divided by N) of every column.    z (N, dim) -> mean (dim,), var (dim,)"""
+    mean, var = np.zeros(z.shape[1], z.dtype), np.zeros(z.shape[1], z.dtype)
+    one_nth, zero = z.dtype.type(1 / len(z)), z.dtype.type(0)
+    for i in range(len(z)):
+        for j in each(mean):
+            mean[j] += z[i, j]
+    for j in each(mean):
+        mean[j] *= one_nth
+    for i in range(len(z)):
+        for j in each(var):
+            var[j] += (z[i, j] - mean[j]) * (z[i, j] - mean[j])
+    for j in each(var):
+        var[j] *= one_nth
+        var[j] += zero * var[j]  # an infinite one becomes NaN: it would make zeros of the column, which nobody notices
+    return mean, var
+
+
+@jit
+def batch_norm_forward(
+    z: FloatArray, mean: FloatArray, var: FloatArray, gamma: FloatArray, beta: FloatArray, out: FloatArray
+) -> None:
+    """out = gamma x + beta with x = (z - mean) / sqrt(var + eps).    z, out (N, dim), the others (dim,).
+
+    mean and var of the batch itself while training, running ones elsewhere. Ioffe & Szegedy 2015, algorithm 1.
+    """
+    if z.shape != out.shape or not z.shape[1] == mean.size == var.size == gamma.size == beta.size:
+        raise ValueError("batch_norm_forward: out must have the shape of z, and all others be (dim,)")
+    eps = z.dtype.type(NORM_EPSILON)
+    for i in range(len(z)):
+        for j in each(gamma):
+            out[i, j] = gamma[j] * ((z[i, j] - mean[j]) / np.sqrt(var[j] + eps)) + beta[j]
+
+
+@jit
+def batch_norm_backward(
+    dy: FloatArray,
+    z: FloatArray,
+    mean: FloatArray,
+    var: FloatArray,
+    gamma: FloatArray,
+    dgamma: FloatArray,
+    dbeta: FloatArray,
+    of_batch: bool,
+) -> FloatArray:
+    """dgamma = sum_i dy_i x_i, dbeta = sum_i dy_i, and dz (N, dim).    of_batch: mean and var are the batch's own.
+
+    Running statistics are constants: dz = dy gamma / s, s = sqrt(var + eps). The batch's own move with z:
+    x_k = (z_k - mean) / s moves with z_i by (1[k = i] - 1/N - x_k x_i / N) / s, for d mean/dz_i = 1/N and
+    ds/dz_i = (z_i - mean) / (N s) = x_i / N. So, each column for itself,
+
+        dz_i = gamma / s (dy_i - (sum_k dy_k) / N - x_i (sum_k dy_k x_k) / N)
+             = gamma / s (dy_i - (dbeta + x_i dgamma) / N)
+
+    This 1/N is of the layer's own means; the loss's is in dy already.
+    """
+    if z.shape != dy.shape or not z.shape[1] == mean.size == var.size == gamma.size == dgamma.size == dbeta.size:
+        raise ValueError("batch_norm_backward: dy must have the shape of z, and all others be (dim,)")
+    dz, eps = np.empty_like(dy), z.dtype.type(NORM_EPSILON)
+    one_nth = z.dtype.type(1 / len(z) if of_batch else 0)
+    for j in each(dgamma):
+        dgamma[j] = 0
+        dbeta[j] = 0
+    for i in range(len(dy)):
+        for j in each(dgamma):
+            dgamma[j] += dy[i, j] * ((z[i, j] - mean[j]) / np.sqrt(var[j] + eps))
+            dbeta[j] += dy[i, j]
+    for i in range(len(dy)):
+        for j in each(dgamma):
+            s = np.sqrt(var[j] + eps)
+            x = (z[i, j] - mean[j]) / s
+            dz[i, j] = gamma[j] / s * (dy[i, j] - one_nth * (dbeta[j] + x * dgamma[j]))
+    return dz
+
+
+@jit
+def layer_norm_forward(z: FloatArray, gamma: FloatArray, beta: FloatArray, out: FloatArray) -> None:
+    """out = gamma x + beta, x = (z - mean) / sqrt(var + eps) with mean and var of the row. Ba et al. 2016.
+
+    z, out (N, dim); gamma, beta (dim,).
+    """
+    if z.shape != out.shape or not z.shape[1] == gamma.size == beta.size:
+        raise ValueError("layer_norm_forward: out must have the shape of z, gamma and beta be (dim,)")
+    eps, zero = z.dtype.type(NORM_EPSILON), z.dtype.type(0)
+    for i in range(len(z)):
+        row, result = z[i], out[i]
+        mean = np.mean(row)
+        s = np.sqrt(np.mean((row - mean) * (row - mean)) + eps)
+        s += zero * s  # as in batch_statistics
+        for j in each(gamma):
+            result[j] = gamma[j] * ((row[j] - mean) / s) + beta[j]
+
+
+@jit
+def layer_norm_backward(
+    dy: FloatArray, z: FloatArray, gamma: FloatArray, dgamma: FloatArray, dbeta: FloatArray
+) -> FloatArray:
+    """dgamma = sum_i dy_i x_i, dbeta = sum_i dy_i, and dz (N, dim).
+
+    As batch_norm_backward, along the row: with dx = gamma dy, which now differs from unit to unit,
+
+        dz_j = (dx_j - mean_k dx_k - x_j mean_k (dx_k x_k)) / s
+    """
+    if z.shape != dy.shape or not z.shape[1] == gamma.size == dgamma.size == dbeta.size:
+        raise ValueError("layer_norm_backward: dy must have the shape of z, and all others be (dim,)")
+    dz, eps = np.empty_like(dy), z.dtype.type(NORM_EPSILON)
+    for j in each(dgamma):
+        dgamma[j] = 0
+        dbeta[j] = 0
+    for i in range(len(dy)):
+        row, upstream, result = z[i], dy[i], dz[i]
+        centred = row - np.mean(row)
+        s = np.sqrt(np.mean(centred * centred) + eps)
+        x, dx = centred / s, gamma * upstream
+        mean_dx, mean_dx_x = np.mean(dx), np.mean(dx * x)
+        for j in each(dgamma):
+            dgamma[j] += upstream[j] * x[j]
+            dbeta[j] += upstream[j]
+            result[j] = (dx[j] - mean_dx - x[j] * mean_dx_x) / s
+    return dz
+
+
+@jit
+def invert_gradient(da: FloatArray, a: FloatArray) -> FloatArray:
+    """dz = da (1 - a) / 2 where descent raises a, da (a + 1) / 2 where it lowers a.    da, a (N, dim) -> dz (N, dim).
+
+    In the place of tanh', for an output that is not bounded: a gradient that pushes towards a bound fades as the bound
+    comes near and turns round behind it; one that leads back inside keeps its size, where tanh' would let nothing
+    through. Not a derivative. Descent raises a where da < 0. Hausknecht & Stone 2016, equation 11, with bounds of +-1.
+    """
+    if da.shape != a.shape:
+        raise ValueError("invert_gradient: da must have the shape of the output a")
+    dz, half = np.empty_like(da), da.dtype.type(0.5)
+    upstream, output, result = da.reshape(da.size), a.reshape(a.size), dz.reshape(dz.size)
+    for i in each(result):
+        room = where(upstream[i] < 0, 1 - output[i], 1 + output[i])
+        result[i] = upstream[i] * half * room
     return dz
 
 

@@ -8,6 +8,8 @@ zero columns.
 Forward returns the output and a cache, which holds what backward needs: the input of every layer, then the output, one
 block after the other in one flat array. Nothing is stored on the network, so a critic may be forwarded twice.
 
+What is marked `by_type` is another function for another kind of network; see network_options.py.
+
 Backward comes as three functions, not as one with a flag: to the weights, to the inputs, to both. A function that
 cannot write a weight gradient is the reason why the actor step cannot touch the critic.
 
@@ -22,13 +24,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .fast.jit import FloatArray, each, jit
+from .fast.jit import FloatArray, by_type, each, jit
 from .layers import (
     linear_backward_input,
     linear_backward_weights,
     linear_forward,
     linear_relu_forward,
     relu_backward,
+    tanh_backward,
     tanh_forward,
 )
 
@@ -111,11 +114,13 @@ def new_critic(
     return new_network(obs_dim, act_dim, 1, hidden_sizes, action_layer, final_init, dtype, rng)
 
 
+@by_type
 def copy_network(network: Network) -> Network:
     """The same network on parameters of its own."""
     return network._replace(params=network.params.copy())
 
 
+@by_type
 def named_parameters(network: Network) -> dict[str, FloatArray]:
     """Views by name: {"0.weight": (in, out), "0.bias": (out,), "1.weight": ...}. Writing to one changes the network."""
     views = {}
@@ -143,6 +148,7 @@ def bias(network: Network, params: FloatArray, layer: int) -> FloatArray:
     return params[stop - network.layout[layer, FAN_OUT] : stop]
 
 
+@by_type
 @jit
 def layer_input(network: Network, cache: FloatArray, layer: int) -> FloatArray:
     """View (N, fan_in) of what a layer read; for layer = L (N, out), the network's output."""
@@ -197,6 +203,7 @@ def copy(source: FloatArray, out: FloatArray) -> None:
         result[i] = flat[i]
 
 
+@by_type
 @jit
 def forward(network: Network, obs: FloatArray, act: FloatArray) -> FloatArray:
     """obs (N, obs_dim), act (N, act_dim) -> cache. The output is its last block."""
@@ -223,6 +230,7 @@ def forward(network: Network, obs: FloatArray, act: FloatArray) -> FloatArray:
     return cache
 
 
+@by_type
 @jit
 def backward_to_weights(network: Network, dz: FloatArray, cache: FloatArray) -> FloatArray:
     """dz (N, out) of the last layer -> dparams (P,), laid out like the parameters. No input gradient is computed."""
@@ -235,6 +243,7 @@ def backward_to_weights(network: Network, dz: FloatArray, cache: FloatArray) -> 
     return dparams
 
 
+@by_type
 @jit
 def backward_to_action(network: Network, dz: FloatArray, cache: FloatArray) -> FloatArray:
     """dz (N, out) of the last layer -> dact (N, act_dim). Goes no further down than the joined layer."""
@@ -244,6 +253,7 @@ def backward_to_action(network: Network, dz: FloatArray, cache: FloatArray) -> F
     return linear_backward_input(dz, action_rows(network))
 
 
+@by_type
 @jit
 def backward_to_obs(network: Network, dz: FloatArray, cache: FloatArray) -> FloatArray:
     """dz (N, out) of the last layer -> dobs (N, obs_dim)."""
@@ -253,6 +263,7 @@ def backward_to_obs(network: Network, dz: FloatArray, cache: FloatArray) -> Floa
     return linear_backward_input(dz, hidden_rows(network, 0))
 
 
+@by_type
 @jit
 def backward(network: Network, dz: FloatArray, cache: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """dz (N, out) of the last layer -> dparams (P,), dobs (N, obs_dim), dact (N, act_dim), in one pass."""
@@ -267,14 +278,32 @@ def backward(network: Network, dz: FloatArray, cache: FloatArray) -> tuple[Float
     return dparams, dz, dact
 
 
+@by_type
+@jit
+def hidden_backward(network: Network, dh: FloatArray, cache: FloatArray, layer: int, dparams: FloatArray) -> FloatArray:
+    """dh (N, dim) of what `layer` reads from below becomes dz of the layer below, in place.
+
+    dparams (P,): where what lies between has parameters, their gradient is written there.
+    """
+    return relu_backward(dh, layer_input(network, cache, layer))
+
+
 # --- the actor mu(s) and the critic Q(s, a) ---------------------------------------------------------------------------
 
 
+@by_type
 @jit
 def actor_forward(actor: Network, obs: FloatArray) -> tuple[FloatArray, FloatArray]:
     """obs (N, obs_dim) -> act = tanh(z) (N, act_dim) in [-1, 1], cache."""
     cache = forward(actor, obs, np.empty((len(obs), 0), obs.dtype))
     return tanh_forward(output(actor, cache)), cache
+
+
+@by_type
+@jit
+def output_backward(actor: Network, dact: FloatArray, act: FloatArray) -> FloatArray:
+    """dact (N, act_dim) -> dz (N, act_dim), below the actor's tanh."""
+    return tanh_backward(dact, act)
 
 
 @jit

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .fast.jit import FloatArray, each, jit, squares_are_finite, where
+from .fast.jit import FloatArray, by_type, each, jit, squares_are_finite, variant, where
 from .fast.threads import PIECE, share
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -23,11 +23,22 @@ class Adam(NamedTuple):
     t: npt.NDArray[np.int64]
 
 
-def new_adam(params: FloatArray) -> Adam:
-    """The state before the first step: both moments zero."""
-    return Adam(np.zeros_like(params), np.zeros_like(params), np.zeros(1, np.int64))
+class ClippingAdam(NamedTuple):
+    """An Adam that shortens gradients longer than max_norm first."""
+
+    m: FloatArray
+    v: FloatArray
+    t: npt.NDArray[np.int64]
+    max_norm: float
 
 
+def new_adam(params: FloatArray, max_norm: float | None = None) -> Adam:
+    """The state before the first step: both moments zero. With a max_norm, a ClippingAdam's."""
+    state = Adam(np.zeros_like(params), np.zeros_like(params), np.zeros(1, np.int64))
+    return state if max_norm is None else ClippingAdam(*state, max_norm)  # type: ignore[return-value]
+
+
+@by_type
 @jit
 def adam(params: FloatArray, gradient: FloatArray, state: Adam, lr: float) -> None:
     """One step downhill, in place: params -= lr m^ / (sqrt(v^) + eps).    params, gradient (P,).
@@ -75,6 +86,32 @@ def _adam(
         m[i] = first
         v[i] = second
         params[i] -= step * first / (np.sqrt(second) / root + eps)
+
+
+@jit
+def clipped(gradient: FloatArray, max_norm: float) -> FloatArray:
+    """gradient min(1, max_norm / |gradient|).    gradient (P,) -> (P,)
+
+    |gradient| is the root of the sum of squares over all parameters of one network, in float64. The direction stays.
+    Raises FloatingPointError where that sum is not finite.
+    """
+    wide = gradient.astype(np.float64)
+    total = np.sum(wide * wide)
+    if not total < np.inf:
+        raise FloatingPointError("adam: the gradient or its square is not finite")
+    shorter, factor = np.empty_like(gradient), gradient.dtype.type(1)
+    if total > max_norm * max_norm:
+        factor = gradient.dtype.type(max_norm / math.sqrt(total))
+    for i in each(shorter):
+        shorter[i] = factor * gradient[i]
+    return shorter
+
+
+@variant(adam, ClippingAdam)
+@jit
+def clipping_adam(params: FloatArray, gradient: FloatArray, state: ClippingAdam, lr: float) -> None:
+    """A step of Adam with the clipped gradient. Pascanu et al. 2013, algorithm 1. Raises as `adam`."""
+    adam(params, clipped(gradient, state.max_norm), Adam(state.m, state.v, state.t), lr)
 
 
 @jit

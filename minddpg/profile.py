@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from . import ddpg
+from . import ddpg, td3
 from .agent import smallest
+from .config import Config
 from .ddpg import Losses
 from .fast.choice import Choice
 from .fast.jit import mark_warm
@@ -46,7 +47,10 @@ class Profile:
         self.steps = self.updates = 0
         self.choice: Choice | None = None  # of threads, with the times of whole updates
         self._last: float | None = None
-        self.update: Callable[..., Losses] = self._opened(ddpg.update)
+
+    def update(self, algorithm: str = "ddpg") -> Callable[..., Losses]:
+        """The update of that algorithm, with a lap behind each part."""
+        return self._opened({"ddpg": ddpg.update, "td3": td3.update}[algorithm])
 
     def start(self) -> None:
         """The first part begins now."""
@@ -97,8 +101,8 @@ class Profile:
         return "\n".join(lines)
 
 
-def warm_profile(dtype: str) -> None:
-    """Compile the parts of an update."""
-    agent, replay = smallest(dtype)
-    agent.update_from(replay, np.random.default_rng(0), Profile().update)
-    mark_warm("profile", dtype)
+def warm_profile(dtype: str, like: Config | None = None) -> None:
+    """Compile the parts of an update. like: with the options of this Config."""
+    agent, replay = smallest(dtype, like)
+    agent.update_from(replay, np.random.default_rng(0), Profile().update(agent.config.algorithm))
+    mark_warm("profile", agent.kind)

@@ -29,6 +29,25 @@ class Batch(NamedTuple):
     terminated: npt.NDArray[np.bool_]
 
 
+class LongBatch(NamedTuple):
+    """A Batch whose transitions cover `steps` (N,) steps each; see returns.py. rew: their discounted sum.
+
+    Taken wherever a Batch is taken that has not been `checked` or `prepared`.
+    """
+
+    obs: FloatArray
+    act: FloatArray
+    rew: FloatArray
+    next_obs: FloatArray
+    terminated: npt.NDArray[np.bool_]
+    steps: npt.NDArray[np.int64]
+
+
+def steps_of(batch: Batch) -> npt.NDArray[np.int64] | None:
+    """What a LongBatch has beyond a Batch; None of a Batch."""
+    return getattr(batch, "steps", None)
+
+
 @jit
 def gather(transitions: Batch, indices: npt.NDArray[np.int64]) -> Batch:
     """The transitions at `indices` (N,), copied."""
@@ -49,7 +68,7 @@ def gather(transitions: Batch, indices: npt.NDArray[np.int64]) -> Batch:
         np.empty((n, transitions.act.shape[1]), transitions.act.dtype),
         np.empty(n, transitions.rew.dtype),
         np.empty((n, transitions.next_obs.shape[1]), transitions.next_obs.dtype),
-        np.empty(n, np.bool_),
+        np.empty(n, transitions.terminated.dtype),
     )
     share(_gather, -(-n // ROWS), 200 * n, (transitions, indices, batch))  # 200: each is far away in memory
     return batch
@@ -69,9 +88,8 @@ def _gather(first: int, last: int, transitions: Batch, indices: npt.NDArray[np.i
 
 
 def take(transitions: Batch, indices: npt.NDArray[np.int64]) -> Batch:
-    """`gather` for plain Python, which need not be compiled first."""
-    t, rows = transitions, indices
-    return Batch(t.obs[rows], t.act[rows], t.rew[rows], t.next_obs[rows], t.terminated[rows])
+    """`gather` for plain Python, which need not be compiled first. Of a LongBatch, one."""
+    return type(transitions)._make(array[indices] for array in transitions)
 
 
 BOOL, INDEX = np.dtype(np.bool_), np.dtype(np.int64)
@@ -168,59 +186,75 @@ def is_finite(array: npt.NDArray[Any]) -> bool:
     return math.isfinite(total) or bool(np.isfinite(array).all())  # a sum may be infinite where no element is
 
 
-def as_batch(batch: Batch, obs_dim: int, act_dim: int, dtype: np.dtype[Any]) -> Batch:
-    """The batch in this dtype, as compiled code expects it. Raises ShapeError, which names what misfits."""
-    obs, act, rew, next_obs, terminated = batch
+def as_batch(batch: Batch, obs_dim: int, act_dim: int, dtype: np.dtype[Any], factored: bool = False) -> Batch:
+    """The batch in this dtype, as compiled code expects it. Raises ShapeError, which names what misfits.
+
+    A LongBatch stays one. factored: `terminated` may be a number; see returns.py.
+    """
+    obs, act, rew, next_obs, terminated = batch[:5]
+    is_factor = factored and getattr(terminated, "dtype", BOOL).kind == "f"
     checked = Batch(
         as_array("batch.obs", obs, dtype),
         as_array("batch.act", act, dtype),
         as_array("batch.rew", rew, dtype),
         as_array("batch.next_obs", next_obs, dtype),
-        as_array("batch.terminated", terminated, BOOL),
+        as_array("batch.terminated", terminated, dtype if is_factor else BOOL),
     )
+    if (steps := steps_of(batch)) is not None:
+        checked = LongBatch(*checked, as_array("batch.steps", steps, INDEX))  # type: ignore[assignment]
     check_shapes(checked, obs_dim, act_dim)
     return checked
 
 
 def check_batch_is_finite(batch: Batch) -> None:
     """Raises ShapeError where an element is a NaN or an infinity, and says which."""
-    for name, array in zip(Batch._fields[:-1], batch, strict=False):
-        check_finite(f"batch.{name}", array)
+    for name, array in batch._asdict().items():
+        if array.dtype.kind == "f":
+            check_finite(f"batch.{name}", array)
 
 
 def check_shapes(batch: Batch, obs_dim: int, act_dim: int) -> None:
     """Raises ShapeError unless every array has one row per reward, at least one, and the right columns."""
     n = (*np.shape(batch.rew), 1)[0]
-    shapes = ((n, obs_dim), (n, act_dim), (n,), (n, obs_dim), (n,))
-    for name, array, shape in zip(Batch._fields, batch, shapes, strict=True):
+    shapes = ((n, obs_dim), (n, act_dim), (n,), (n, obs_dim), (n,), (n,))
+    for name, array, shape in zip(batch._fields, batch, shapes, strict=False):
         if np.shape(array) != shape or n == 0:
             raise ShapeError(f"batch.{name} has shape {np.shape(array)}, but must be {shape}, one row or more")
 
 
-def replay_nbytes(capacity: int, obs_dim: int, act_dim: int, dtype: str = "float32") -> int:
-    """Memory of a full ring, in bytes: two observations, an action, a reward and a bool per transition."""
-    return capacity * ((2 * obs_dim + act_dim + 1) * np.dtype(dtype).itemsize + 1)
+def replay_nbytes(capacity: int, obs_dim: int, act_dim: int, dtype: str = "float32", n_step: int = 1) -> int:
+    """Memory of a full ring, in bytes: two observations, an action, a reward and a bool per transition.
+
+    n_step: of more than one, with the number of steps that it covers.
+    """
+    return capacity * ((2 * obs_dim + act_dim + 1) * np.dtype(dtype).itemsize + 1 + (8 if n_step > 1 else 0))
 
 
 class ReplayBuffer:
-    """A ring of the last `capacity` transitions in arrays made once; the oldest is overwritten first."""
+    """A ring of the last `capacity` transitions in arrays made once; the oldest is overwritten first.
 
-    def __init__(self, capacity: int, obs_dim: int, act_dim: int, dtype: str = "float32"):
+    n_step: of more than one, they are a LongBatch.
+    """
+
+    def __init__(self, capacity: int, obs_dim: int, act_dim: int, dtype: str = "float32", n_step: int = 1):
         self._dtype, self._largest = np.dtype(dtype), float(np.finfo(dtype).max)
-        self._transitions = Batch(
+        self._transitions: Batch = Batch(
             np.zeros((capacity, obs_dim), dtype),
             np.zeros((capacity, act_dim), dtype),
             np.zeros(capacity, dtype),
             np.zeros((capacity, obs_dim), dtype),
             np.zeros(capacity, np.bool_),
         )
+        if n_step > 1:
+            self._transitions = LongBatch(*self._transitions, np.ones(capacity, np.int64))  # type: ignore[assignment]
         self.capacity, self.obs_dim, self.act_dim, self.dtype = capacity, obs_dim, act_dim, self._dtype.name
         self.added = 0  # transitions in all; the next one goes to row `added % capacity`
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """What was pickled; memory that came read-only is copied."""
         self.__dict__.update(state)
-        self._transitions = Batch(*(as_array("transitions", array, array.dtype) for array in self._transitions))
+        arrays = (as_array("transitions", array, array.dtype) for array in self._transitions)
+        self._transitions = type(self._transitions)._make(arrays)
 
     @property
     def transitions(self) -> Batch:
@@ -241,11 +275,18 @@ class ReplayBuffer:
         return sum(array.nbytes for array in self.transitions)
 
     def add(
-        self, obs: npt.ArrayLike, act: npt.ArrayLike, rew: float, next_obs: npt.ArrayLike, terminated: bool
+        self,
+        obs: npt.ArrayLike,
+        act: npt.ArrayLike,
+        rew: float,
+        next_obs: npt.ArrayLike,
+        terminated: bool,
+        steps: int = 1,
     ) -> None:
         """Copy one transition in. obs, next_obs (obs_dim,); act (act_dim,) in [-1, 1]. All finite.
 
-        Raises ShapeError, which names what misfits; nothing has been written then.
+        steps: that it covers, 1 but in a LongBatch. Raises ShapeError, which names what misfits; nothing has been
+        written then.
         """
         obs = self._checked("obs", obs, (self.obs_dim,), self._dtype)
         act = self._checked("act", act, (self.act_dim,), self._dtype)
@@ -262,6 +303,8 @@ class ReplayBuffer:
             next_obs,
             terminated,
         )
+        if (covered := steps_of(ring)) is not None:
+            covered[i] = steps
         self.added += 1
 
     def _checked(

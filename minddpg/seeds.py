@@ -24,6 +24,7 @@ class RandomStreams(NamedTuple):
     first_actions: np.random.Generator  # the uniform actions before the first update
     noise: np.random.Generator
     diagnosis: np.random.Generator  # which transitions are looked at; training does not depend on it
+    smoothing: np.random.Generator  # the noise on TD3's target actions
 
 
 EPISODES, EVALUATION = 100, 101  # further purposes, which need seeds, not Generators

@@ -34,7 +34,8 @@ from .memory import check_memory
 from .noise import new_noise
 from .profile import Profile
 from .progress import Progress, is_watched
-from .replay import ReplayBuffer, replay_nbytes
+from .replay import ReplayBuffer, ShapeError, replay_nbytes
+from .returns import Pending
 from .runs.checkpoint import Tree, check_like
 from .runs.directory import RunDirectory, RunInfo, load_info, open_agent, other_versions, reading_state
 from .runs.files import RunError
@@ -109,14 +110,16 @@ class Run:
         self.environments, self.config, self.seed = environments, config, checked_seed(seed)
         rows = min(config.buffer_size, config.steps + environments.num - 1)
         obs_dim, act_dim = environments.obs_dim, environments.act_dim
-        nbytes = replay_nbytes(rows, obs_dim, act_dim, config.dtype)
+        nbytes = replay_nbytes(rows, obs_dim, act_dim, config.dtype, config.n_step)
         check_memory(nbytes, f"the replay memory of {rows:,} transitions", "lower buffer_size (--buffer-size)")
         self.agent = DDPG(obs_dim, act_dim, config, seed)
-        self.replay = ReplayBuffer(rows, obs_dim, act_dim, config.dtype)
+        self.replay = ReplayBuffer(rows, obs_dim, act_dim, config.dtype, config.n_step)
         self.random = random_streams(seed)
         streams = [self.random, *(random_streams(seed, i) for i in range(1, environments.num))]
         self._first_actions = [stream.first_actions for stream in streams]
         self.noises = [new_noise(config, act_dim, stream.noise) for stream in streams]
+        self._pending = [Pending(config.n_step, config.gamma, obs_dim, act_dim) for _ in streams]
+        self._pending *= config.n_step > 1
         self.steps = 0  # of all environments together
         self.finished = 0  # episodes
         self.episodes = [Episode() for _ in streams]
@@ -137,8 +140,7 @@ class Run:
         self.lap("environment")
         ended = []
         for i in moment.rows:
-            # Not truncated: a time limit does not end the value of its last state.
-            self.replay.add(self.obs[i], act[i], moment.rew[i], moment.next_obs[i], moment.terminated[i])
+            self._store(i, act[i], moment.rew[i], moment.next_obs[i], moment.terminated[i], moment.truncated[i])
             episode = self.episodes[i]
             episode.total += moment.rew[i]
             episode.length += 1
@@ -155,6 +157,22 @@ class Run:
             self.obs = environments.restart(ended, seeds)
             self.lap("environment")
         return Happened(rows, updates)
+
+    def _store(
+        self, i: int, act: FloatArray, rew: float, next_obs: FloatArray, terminated: bool, truncated: bool
+    ) -> None:
+        """Environment i went on from self.obs[i]. The one place at which transitions get into the replay memory."""
+        self.agent.observe(self.obs[i])
+        rew = self.config.reward_scale * rew
+        try:
+            if self._pending:
+                for stored in self._pending[i].add(self.obs[i], act, rew, next_obs, terminated, truncated):
+                    self.replay.add(*stored)
+            else:
+                # Not truncated: a time limit does not end the value of its last state.
+                self.replay.add(self.obs[i], act, rew, next_obs, terminated)
+        except ShapeError as error:
+            raise TrainingError(f"what a step brought cannot be learnt from: {error}; lower reward_scale") from None
 
     def _choose_actions(self) -> FloatArray:
         """(n, act_dim) in [-1, 1]: uniform until learning starts, then mu(s) with noise."""
@@ -176,7 +194,7 @@ class Run:
         """As many as are due since step `before`.    -> how many"""
         config, made = self.config, 0
         for step in range(before + 1, self.steps + 1):
-            if step <= config.learning_starts or step % config.update_every:
+            if step <= config.learning_starts or step % config.update_every or not self.replay.added:
                 continue
             for _ in range(config.updates_per_step):
                 try:
@@ -210,7 +228,8 @@ class Run:
 
     def profile(self, profile: Profile) -> None:
         """Let a profile see where the time goes."""
-        self.lap, self._update, profile.choice = profile.lap, profile.update, self.threads.choice
+        self.lap, self._update = profile.lap, profile.update(self.config.algorithm)
+        profile.choice = self.threads.choice
 
     def state(self) -> Tree:
         """All that is needed to go on to the bit, but the transitions: they are `self.replay`. Arrays are views."""
@@ -221,12 +240,19 @@ class Run:
             "finished": self.finished,
             "added": self.replay.added,
             "agent": self.agent.views(),
-            "random": {"replay": self.random.replay.bit_generator.state},
+            "random": {name: rng.bit_generator.state for name, rng in self._streams().items()},
             "warmup": [rng.bit_generator.state for rng in self._first_actions],
             "noise": [{"rng": noise.rng.bit_generator.state, **noise.state()} for noise in self.noises],
             "episodes": [episode.state() for episode in self.episodes],
             "environments": self.environments.state(),
+            **({"pending": [pending.state() for pending in self._pending]} if self._pending else {}),
+            **({"planned": self.agent.planned} if self.config.final_lr_share < 1 else {}),
         }
+
+    def _streams(self) -> dict[str, np.random.Generator]:
+        """The Generators that updates draw from, by name."""
+        smoothing = {"smoothing": self.agent.smoothing} if self.config.algorithm == "td3" else {}
+        return {"replay": self.random.replay, **smoothing}
 
     @classmethod
     def resume(
@@ -238,14 +264,21 @@ class Run:
         steps. Raises KeyError, TypeError or ValueError where the state is not one.
         """
         run = cls(environments, config, state["seed"])
+        # A run of an earlier version knows nothing of options that have come since; they are off.
+        state = {**state, "config": {**Config().to_dict(), **state["config"]}}
         check_like({**state, "environments": None}, {**run.state(), "environments": None})
         if {**state["config"], "steps": config.steps} != config.to_dict():
             raise ValueError("config.json has other hyperparameters")
-        if state["added"] != state["steps"]:
+        pending = state.get("pending", [])
+        if state["added"] + sum(one["count"] for one in pending) != state["steps"]:
             raise ValueError("it has not as many transitions as steps")
         run.steps, run.finished = int(state["steps"]), int(state["finished"])
+        run.agent.planned = int(state.get("planned", run.agent.planned))
         run.agent.load_state_dict(state["agent"])
-        run.random.replay.bit_generator.state = state["random"]["replay"]
+        for returns, saved in zip(run._pending, pending, strict=True):
+            returns.restore(saved)
+        for name, rng in run._streams().items():
+            rng.bit_generator.state = state["random"][name]
         for rng, saved in zip(run._first_actions, state["warmup"], strict=True):
             rng.bit_generator.state = saved
         for noise, saved in zip(run.noises, state["noise"], strict=True):
@@ -257,6 +290,8 @@ class Run:
         for i, _ in lost:
             run.episodes[i] = Episode(run.episodes[i].number)
             run.noises[i].reset()
+            for stored in run._pending[i].cut() if run._pending else ():
+                run.replay.add(*stored)
         run.obs = environments.observations()
         return run, [f"environment {i}: {why}" if environments.num > 1 else why for i, why in lost]
 
@@ -415,6 +450,11 @@ def resume(
                 session.restore(tree)
             for why in lost:
                 session.warn(f"the episode in progress starts anew ({why}); from here on the run is another one")
+            if run.agent.planned < info.config.updates and info.config.final_lr_share < 1:
+                session.warn(
+                    f"the learning rates fall over the {run.agent.planned:,} updates first planned, and stay at "
+                    f"{info.config.final_lr_share:g} of themselves in the steps that are added"
+                )
             for change in other_versions(directory.path):
                 session.warn(f"{change}: the run goes on, but perhaps not to the bit")
             session.directory = directory

@@ -305,7 +305,7 @@ def test_networks_that_overflow_are_named_and_nothing_changes(rng, name, opened)
         agent.update(batch)
     assert same_state(agent, state)
     with np.errstate(all="ignore"), refused:
-        agent.update_from(replay, rng, Profile().update if opened else None)
+        agent.update_from(replay, rng, Profile().update() if opened else None)
     if name == "actor":
         kept = {key: value for key, value in state.items() if not key.startswith("critic")}
         assert all(np.array_equal(agent.state_dict()[key], value, equal_nan=True) for key, value in kept.items())
@@ -330,7 +330,7 @@ def test_a_state_of_no_number_of_updates(rng):
     for t in (np.array([2.7]), np.array([1e30]), np.array([2.0]), np.array([1 << 62])):
         with pytest.raises(ValueError, match=r"actor_adam.t must be a number of updates"):
             agent.load_state_dict({**state, "actor_adam.t": t})
-    agent.load_state_dict({**state, "actor_adam.t": np.array([7], np.uint8)})
+    agent.load_state_dict({**state, "critic_adam.t": np.array([7], np.uint8)})
     assert agent.updates == 7
 
 

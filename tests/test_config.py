@@ -14,6 +14,7 @@ def test_paper_has_every_value_of_section_7():
     assert (paper.critic_weight_decay, paper.gamma, paper.tau) == (1e-2, 0.99, 0.001)
     assert (paper.hidden_sizes, paper.action_layer, paper.final_init) == ((400, 300), 1, 3e-3)
     assert (paper.batch_size, paper.buffer_size) == (64, 1_000_000)
+    assert paper.normalisation == "batch"
     assert (paper.noise, paper.noise_theta, paper.noise_std) == ("ou", 0.15, 0.2)
 
 
@@ -42,7 +43,10 @@ def test_presets_by_environment():
 
 
 BAD = [
-    ("steps", 0), ("steps", 1.5), ("steps", True), ("batch_size", -1), ("buffer_size", "many"), ("learning_starts", -1),
+    ("steps", 0), ("steps", 1.5), ("steps", True), ("batch_size", -1), ("buffer_size", "many"), ("algorithm", "sac"),
+    ("policy_delay", 0), ("target_noise_std", -1), ("target_noise_clip", float("nan")), ("reward_scale", 0),
+    ("n_step", 0), ("n_step", 10_001), ("max_grad_norm", 0), ("normalise_obs", 1), ("final_lr_share", 1.1),
+    ("activation", "gelu"), ("invert_gradients", "yes"), ("normalisation", "group"), ("learning_starts", -1),
     ("update_every", 0), ("updates_per_step", 0), ("actor_lr", 0), ("actor_lr", -1e-3), ("critic_lr", float("nan")),
     ("critic_lr", float("inf")), ("critic_lr", "fast"), ("gamma", 1.0), ("gamma", -0.1), ("tau", 1.1), ("tau", -0.1),
     ("noise", "pink"), ("noise_std", -0.1), ("noise_theta", 1.5), ("critic_weight_decay", -1), ("action_layer", 2),
@@ -56,6 +60,11 @@ def test_bad_values_are_named_in_one_line(name, value):
     with pytest.raises(ConfigError, match=name) as caught:
         Config(**{name: value})
     assert "\n" not in str(caught.value)
+
+
+def test_a_normalisation_needs_something_to_normalise():
+    with pytest.raises(ConfigError, match="needs a hidden layer"):
+        Config(normalisation="batch", hidden_sizes=())
 
 
 def test_numpy_numbers_are_numbers():

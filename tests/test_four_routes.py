@@ -32,7 +32,7 @@ def test_the_gradients_compared_are_not_nothing():
     ("name", "mistaken", "off"),
     [
         ("actor_gradient", lambda right: lambda *a: (right(*a)[0] * 1.001, *right(*a)[1:]), [True] * 3),
-        ("tanh_backward", lambda right: lambda da, a: da, [True, False, True]),
+        ("output_backward", lambda right: lambda actor, da, a: da, [True, False, True]),
         ("backward", lambda right: lambda *a: (-right(*a)[0], right(*a)[1], right(*a)[2]), [True, False, False]),
         ("backward_to_weights", lambda right: lambda *a: right(*a) * 1.001, [False, False, True]),
     ],

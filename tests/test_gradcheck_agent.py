@@ -226,7 +226,7 @@ def test_the_unspoilt_copy_passes_and_leaves_nothing_behind():
 @pytest.mark.skipif(not JIT, reason="the copies run as plain NumPy either way; the sweeps make it quick")
 def test_every_planted_bug_is_caught():
     passed = []
-    for bug in planted.CATALOGUE:
+    for bug in (*planted.BUGS, *planted.SITUATIONS):  # of options: test_options.py
         verdict = planted.verdict(bug)
         assert verdict.caught, planted.text(verdict)
         alone = "broadcast" in bug.name or bug.name.startswith(("-max", "upstream of ones"))

@@ -74,7 +74,7 @@ def run_tests(package, test, tmp_path):
     return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
 
 
-def planted(bug, directory):
+def planted(bug, directory, bugs=BUGS):
     """The result of the bug's test on a copy with the bug in it; None for the copy as it is."""
     shutil.copytree(Path(minddpg.__file__).parent, directory / "minddpg")
     if bug is None:

@@ -67,7 +67,7 @@ FAULTS = {  # name: (file, {right: wrong}, test)
     ),
     "a truncation is stored as a termination": (
         "training.py",
-        {"next_obs[i], moment.terminated[i])": "next_obs[i], moment.terminated[i] or moment.truncated[i])"},
+        {"add(self.obs[i], act, rew, next_obs, terminated)": "add(self.obs[i], act, rew, next_obs, terminated or truncated)"},
         RUN,
     ),
     "the noise is not bounded": (

@@ -20,7 +20,7 @@ import minddpg
 from minddpg import Config, cli
 from minddpg.config import PRESETS
 from minddpg.ddpg import Losses
-from minddpg.gradcheck.planted import BUGS, CATALOGUE
+from minddpg.gradcheck.planted import BUGS, CATALOGUE, OPTION_BUGS
 from minddpg.gradcheck.situations import SITUATIONS
 from minddpg.gradflow import MISTAKES
 from minddpg.runs.directory import FILES
@@ -347,10 +347,11 @@ def test_the_table_of_kinds_is_what_the_script_prints():
 
 
 def test_the_chapter_counts_the_catalogue():
-    assert f"{len(CATALOGUE)} bugs of\npublic code" in text(FRONT)
+    assert f"{len(BUGS) + len(SITUATIONS)} bugs of\npublic code" in text(FRONT)
     assert f"{len(CATALOGUE)} of {len(CATALOGUE)} bugs caught" in text(CHECKS)
-    assert len(CATALOGUE) == len(BUGS) + len(SITUATIONS) >= 50
+    assert len(CATALOGUE) == len(BUGS) + len(SITUATIONS) + len(OPTION_BUGS) >= 90
     assert f"{len(BUGS)} bugs that public code has had" in text(CHECKS)
+    assert f"{len(OPTION_BUGS)} of what can be got wrong in an option" in text(CHECKS)
 
 
 def test_what_the_readme_shows_of_a_check_is_what_is_printed():

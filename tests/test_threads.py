@@ -10,6 +10,7 @@ from conftest import agent_of, clean_environment, make_batch
 
 from minddpg import Config, ReplayBuffer, resume, train
 from minddpg.fast import threads
+from minddpg.fast.choice import Threads
 from minddpg.fast.jit import jit
 from minddpg.fast.threads import TROUBLE, begin, cpus, end, share, team
 
@@ -84,11 +85,12 @@ print(set(map(int, totals)))
     assert output_of(code) == "{2}"
 
 
-def parameters_after(number, updates, dtype="float32", change=None):
-    agent, rng = agent_of(17, 6, **{**LARGE, "dtype": dtype}), np.random.default_rng(0)
-    replay = ReplayBuffer(400, 17, 6, dtype)
-    for transition in zip(*make_batch(rng, 400, 17, 6, dtype), strict=True):
-        replay.add(*transition)
+def parameters_after(number, updates, dtype="float32", change=None, **options):
+    agent, rng = agent_of(17, 6, **{**LARGE, "dtype": dtype, **options}), np.random.default_rng(0)
+    replay = ReplayBuffer(400, 17, 6, dtype, agent.config.n_step)
+    for i, transition in enumerate(zip(*make_batch(rng, 400, 17, 6, dtype), strict=True)):
+        replay.add(*transition, steps=1 + i % agent.config.n_step)
+        agent.observe(transition[0])
     for made in range(updates):
         agent.threads = number if change is None or made < updates // 2 else change
         agent.update_from(replay, rng)
@@ -101,6 +103,49 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(dtype):
     for number in (2, 3, 5):
         assert parameters_after(number, 40, dtype) == alone
     assert parameters_after(3, 40, dtype, change=2) == alone
+
+
+OPTIONS = {
+    "td3": {"algorithm": "td3", "policy_delay": 3},
+    "batch": {"normalisation": "batch", "action_layer": 1},
+    "layer": {"normalisation": "layer", "action_layer": 1},
+    "tanh": {"activation": "tanh"},
+    "inverted": {"invert_gradients": True},
+    "n_step": {"n_step": 3},
+    "clipped": {"max_grad_norm": 0.1},
+    "normalise_obs": {"normalise_obs": True},
+    "rates": {"final_lr_share": 0.1},
+}
+TOGETHER = {  # of one kind, which is compiled once
+    "all, batch": {name: value for one in OPTIONS.values() for name, value in one.items()} | OPTIONS["batch"],
+    "all, layer": {name: value for one in OPTIONS.values() for name, value in one.items()},
+}
+
+
+@pytest.mark.parametrize("name", [*TOGETHER, *(pytest.param(name, marks=pytest.mark.slow) for name in OPTIONS)])
+def test_the_bits_of_options_do_not_depend_on_it_either(name):
+    options = {**OPTIONS, **TOGETHER}[name]
+    alone = parameters_after(1, 12, **options)
+    assert all(parameters_after(number, 12, **options) == alone for number in (2, 3, 5))
+    assert parameters_after(3, 12, change=2, **options) == alone
+    assert alone != parameters_after(1, 11, **options)
+
+
+@needs_team
+def test_times_of_td3_are_compared_over_as_many_updates_as_one_has_an_actor_step(monkeypatch):
+    monkeypatch.setattr("minddpg.fast.choice.cpus", lambda: 2)
+    choice, took = Threads("auto"), []
+    choice.choice.took = took.append
+    now = iter([0, 1, 10, 13, 20, 21, 30, 33])  # every second update takes three times as long
+    monkeypatch.setattr("minddpg.fast.choice.time.perf_counter", lambda: next(now))
+
+    class Agent:
+        config = Config(algorithm="td3", policy_delay=2)
+        update_from = staticmethod(lambda *_: None)
+
+    for _ in range(4):
+        choice.update(Agent(), None, None)
+    assert took == [2, 2]
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         fail(f"{error}; if {args.directory} was trained from Python, name an environment with --env")
     with recorded(env, args.video, kwargs) if args.video is not None else nullcontext() as recording:
         if not args.json:
-            compile_ahead(info.config.dtype, quietly=True)
+            compile_ahead(info.config.dtype, quietly=True, like=info.config)
         if recording:
             returns = evaluate(agent, recording, args.episodes, args.seed)
         else:

@@ -25,6 +25,7 @@ FLATTEN = "flatten_obs"  # see environment/making.py, which takes a second to im
 OTHER_NAMES = {  # what other libraries call them, without hyphens
     "learningrate": ("actorlr", "criticlr"),
     "lr": ("actorlr", "criticlr"),
+    "nsteps": ("nstep",),
     "timesteps": ("steps",),
     "totaltimesteps": ("steps",),
 }
@@ -91,7 +92,8 @@ def add_fresh_agent(command: argparse.ArgumentParser) -> None:
     fresh = command.add_argument_group("the fresh agent (not with DIR)")
     fresh.add_argument("--obs-dim", type=positive, metavar="N", help="length of an observation; default: 3")
     fresh.add_argument("--act-dim", type=positive, metavar="N", help="length of an action; default: 1")
-    add_fields(fresh, ["hidden_sizes", "action_layer", "final_init", "critic_weight_decay"], FRESH)
+    of_update = ["algorithm", "normalisation", "activation", "invert_gradients", "max_grad_norm"]
+    add_fields(fresh, ["hidden_sizes", "action_layer", "final_init", "critic_weight_decay", *of_update], FRESH)
 
 
 def add_fields(group: ParserOrGroup, names: Sequence[str], shown: Config | None = None) -> None:
@@ -200,7 +202,9 @@ def positive(text: str) -> int:
 
 def _metavar(field: dataclasses.Field[Any]) -> str:
     kind = str(field.type)
-    return "N,N,..." if kind.startswith("tuple") else "N" if kind == "int" else "X" if "float" in kind else "NAME"
+    if kind.startswith("tuple"):
+        return "N,N,..."
+    return {"int": "N", "bool": "true|false"}.get(kind, "X" if "float" in kind else "NAME")
 
 
 def field_value(field: dataclasses.Field[Any]) -> Any:
@@ -211,13 +215,15 @@ def field_value(field: dataclasses.Field[Any]) -> Any:
         try:
             if kind.startswith("tuple"):
                 return tuple(int(part) for part in text.split(","))
+            if kind == "bool":
+                return {"true": True, "false": False}[text.lower()]
             if kind == "int":
                 return int(float(text)) if float(text).is_integer() else int(text)
             if "None" in kind and text.lower() == "none":
                 return None
             return float(text) if "float" in kind else text
-        except (ValueError, OverflowError):
-            expected = {"int": "a whole number", "str": "text"}.get(kind, "a number")
+        except (ValueError, OverflowError, KeyError):
+            expected = {"int": "a whole number", "str": "text", "bool": "true or false"}.get(kind, "a number")
             expected = "whole numbers with commas between, like 64,64" if kind.startswith("tuple") else expected
             raise argparse.ArgumentTypeError(f"{text!r} is not {expected}") from None
 

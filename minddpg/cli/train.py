@@ -138,13 +138,13 @@ def _train(args: argparse.Namespace) -> int:
         name = args.preset or preset_name(env) or "default"
         config = Config.preset(name).replace(**changes)
     capacity = min(config.buffer_size, config.steps)
-    nbytes = replay_nbytes(capacity, obs_dim, act_dim, config.dtype)
+    nbytes = replay_nbytes(capacity, obs_dim, act_dim, config.dtype, config.n_step)
     print(
         f"{env}: {count(obs_dim, 'observation')}, {count(act_dim, 'action')}; "
         f"preset {name}, seed {seed}, {config.steps:,} steps\n{_values(config)}\n"
         f"replay memory: {capacity:,} transitions, {in_words(nbytes)}"
     )
-    compile_ahead(config.dtype, quietly=True, profile=args.profile)
+    compile_ahead(config.dtype, quietly=True, profile=args.profile, like=config)
 
     def drive(**options: Any) -> TrainResult:
         return train(
@@ -181,7 +181,7 @@ def _resume(args: argparse.Namespace) -> int:
     print(f"{info.env}, seed {info.seed}: going on with {args.resume} from step {made:,} of {steps:,}")
     if made >= steps and "steps" not in changes:
         print(f"it has made all its steps; more with: minddpg train --resume {shlex.quote(args.resume)} --steps N")
-    compile_ahead(info.config.dtype, quietly=True, profile=args.profile)
+    compile_ahead(info.config.dtype, quietly=True, profile=args.profile, like=info.config)
 
     def drive(**options: Any) -> TrainResult:
         return resume(args.resume, steps=changes.get("steps"), **options)

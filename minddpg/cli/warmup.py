@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .options import Commands
 
 if TYPE_CHECKING:
+    from ..config import Config
     from ..environment import Environment
 
 
@@ -37,11 +38,15 @@ def made_and_closed(env: str, env_kwargs: dict[str, Any] | None = None) -> Envir
     return environment
 
 
-def compile_ahead(dtype: str, quietly: bool = False, profile: bool = False) -> int:
-    """Compile; says so when it takes long. quietly: say nothing where nothing is left to do. profile: its parts too."""
+def compile_ahead(dtype: str, quietly: bool = False, profile: bool = False, like: Config | None = None) -> int:
+    """Compile; says so when it takes long. quietly: say nothing where nothing is left to do. profile: its parts too.
+
+    like: with the options of this Config, whose dtype is `dtype`.
+    """
     from numba import config
 
-    from ..agent import warmup
+    from ..agent import kind, warmup
+    from ..config import Config
     from ..fast.jit import CACHE, is_warm
     from ..gradflow.monitor import warm_look
     from ..profile import warm_profile
@@ -49,10 +54,11 @@ def compile_ahead(dtype: str, quietly: bool = False, profile: bool = False) -> i
     if config.DISABLE_JIT:
         print("NUMBA_DISABLE_JIT is set: running as plain NumPy, slowly")
         return 0
+    of_kind = kind(like or Config(dtype=dtype))
     warmups = {"update": warmup, "look": warm_look}
     if profile:
         warmups["profile"] = warm_profile
-    warm_already = {what: is_warm(what, dtype) for what in warmups}
+    warm_already = {what: is_warm(what, of_kind) for what in warmups}
     if quietly and all(warm_already.values()):
         return 0
     kept = CACHE is not None and (all(warm_already.values()) or CACHE.can_write())
@@ -62,20 +68,22 @@ def compile_ahead(dtype: str, quietly: bool = False, profile: bool = False) -> i
         why = "once for this version on this machine, under a minute"
     else:
         why = "at every run, as it cannot be kept"
-    print(f"compiling for {dtype} ({why}) ...", end="", flush=True)
+    print(f"compiling for {of_kind} ({why}) ...", end="", flush=True)
     started = time.perf_counter()
-    with _process_that_compiles_looks(dtype) if kept and not warm_already["look"] else nullcontext():
-        warmup(dtype)
+    beside = _process_that_compiles_looks(dtype, like)
+    with beside if kept and not warm_already["look"] else nullcontext():
+        warmup(dtype, like)
     for warm in warmups.values():
-        warm(dtype)  # what is compiled by now is read from the cache
+        warm(dtype, like)  # what is compiled by now is read from the cache
     print(f" {time.perf_counter() - started:.1f} s")
     return 0
 
 
 @contextmanager
-def _process_that_compiles_looks(dtype: str) -> Iterator[None]:
+def _process_that_compiles_looks(dtype: str, like: Config | None) -> Iterator[None]:
     """Next to an update, looks take longest to compile, so that a second core is of use. It may fail unseen."""
-    code = f"from minddpg.gradflow.monitor import warm_look; warm_look({dtype!r})"
+    wanted = "None" if like is None else f"Config.from_dict({like.to_dict()!r})"
+    code = f"from minddpg.gradflow.monitor import Config, warm_look; warm_look({dtype!r}, {wanted})"
     try:
         beside = subprocess.Popen(
             [sys.executable, "-P", "-c", code],  # -P and the path: this package, and not one in the working directory

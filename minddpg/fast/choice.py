@@ -130,6 +130,7 @@ class Threads:
             self.choice.number = int(wanted)
         elif TROUBLE and wanted != 1 and not (wanted == AUTO and numba.config.DISABLE_JIT):  # plain NumPy as asked
             self.choice.news = f"one thread for an update: {TROUBLE}"
+        self._times: list[float] = []
 
     def update(
         self, agent: DDPG, replay: ReplayBuffer, rng: np.random.Generator, opened: Callable[..., Losses] | None = None
@@ -143,7 +144,11 @@ class Threads:
             opened = None
         started = time.perf_counter()
         losses = agent.update_from(replay, rng, opened)
-        choice.took(time.perf_counter() - started)
+        self._times.append(time.perf_counter() - started)
+        config = agent.config
+        if config.algorithm == "ddpg" or len(self._times) == config.policy_delay:  # one of so many has an actor step
+            choice.took(sum(self._times) / len(self._times))
+            self._times.clear()
         return losses
 
 

@@ -6,6 +6,7 @@ lines run as plain NumPy, so that a debugger can step through them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, overload
 
@@ -73,24 +74,87 @@ def jit(function: Any = None, *, fastmath: Any = False, nogil: bool = False) -> 
     return compiled
 
 
+def by_type(function: Function) -> Function:
+    """Let `function` have variants (see `variant`). Which one is meant is decided while the caller is compiled.
+
+    So code that reads as it does for one kind of network, of Adam, of transitions also runs for the others, and what a
+    caller does not use is neither in its machine code nor compiled. As plain Python, each call looks.
+    """
+    variants: dict[type, Any] = {}
+    if hasattr(function, "get_call_template"):
+        _let_numba_choose(function, variants)
+        function.variants = variants  # type: ignore[attr-defined]
+        return function
+
+    @functools.wraps(function)
+    def choose(*arguments: Any) -> Any:
+        for argument in arguments:
+            if (found := variants.get(type(argument))) is not None:
+                return found(*arguments)
+        return function(*arguments)
+
+    choose.variants = variants  # type: ignore[attr-defined]
+    return choose  # type: ignore[return-value]
+
+
+def variant(function: Callable[..., Any], kind: type) -> Callable[[Function], Function]:
+    """Decorate what is to run in place of `function` where an argument is a `kind`, a class of NamedTuple."""
+
+    def register(other: Function) -> Function:
+        function.variants[kind] = other  # type: ignore[attr-defined]
+        return other
+
+    return register
+
+
+def _let_numba_choose(function: Any, variants: dict[type, Any]) -> None:
+    template, entry, compile_own = function.get_call_template, function.get_overload, function.compile
+
+    def chosen(argument_types: Iterable[Any]) -> Any:
+        for argument in argument_types:
+            if (found := variants.get(getattr(argument, "instance_class", None))) is not None:  # type: ignore[arg-type]
+                return found
+        return None
+
+    def get_call_template(args: Any, kws: Any) -> Any:  # what a compiled caller asks for, first
+        found = chosen(args)
+        return template(args, kws) if found is None else found.get_call_template(args, kws)
+
+    def get_overload(args: Any) -> Any:  # and then
+        found = chosen(args)
+        return entry(args) if found is None else found.get_overload(args)
+
+    def compile_chosen(args: Any) -> Any:  # what a call from Python asks for, once per signature
+        found = chosen(args)
+        if found is None:
+            return compile_own(args)
+        machine_code = found.compile(args)
+        function._insert([argument._code for argument in args], machine_code, False)
+        return machine_code
+
+    function.get_call_template, function.get_overload = get_call_template, get_overload
+    function.compile = compile_chosen
+
+
 _machine_code: dict[tuple[Any, str], Callable[..., Any]] = {}
 
 
-def call(function: Callable[..., Any], dtype: str, *arguments: Any) -> Any:
-    """function(*arguments), for a compiled function whose arguments have the same types in every call of one dtype.
+def call(function: Callable[..., Any], kind: str, *arguments: Any) -> Any:
+    """function(*arguments), for a compiled function whose arguments have the same types in every call of one kind.
 
     Called as usual, Numba finds out the type of every array in every tuple, each time: 10 us for a Learner. Here the
     first call does so, and the others go straight to the machine code, which believes what it is given. So only what
     has gone through `as_array` (replay.py) comes here: its type follows from the dtype. agent.py is the only caller.
+    kind: the dtype, and what else decides about the types; see agent.py.
     """
-    found = _machine_code.get((function, dtype))
+    found = _machine_code.get((function, kind))
     if found is None:
         if not all(map(_is_plain, _arrays_in(arguments))):
             raise TypeError(f"{function.__name__} is called with an array that has not come from as_array")
         compile_for = getattr(function, "compile", None)  # plain Python has none
         plain = np.errstate(all="ignore")(function)  # compiled code does not warn either
         found = compile_for(tuple(map(numba.typeof, arguments))) if compile_for else plain
-        _machine_code[function, dtype] = found
+        _machine_code[function, kind] = found
     return found(*arguments)
 
 

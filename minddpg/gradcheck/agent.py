@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import agent as agents
-from .. import ddpg, networks
+from .. import ddpg, networks, td3
 from ..agent import DDPG
 from ..fast.jit import FloatArray
+from ..network_options import has_kinks, mixes_rows, without_effect
 from ..networks import Network, actor_forward, copy_network, critic_forward, layer_input
 from ..replay import Batch, ShapeError, check_shapes
-from .agent_structure import Source, agent_gradients, bellman, check_agent_structure, named
+from .agent_structure import Source, agent_gradients, bellman, check_agent_structure, critics, named, own
 from .checker import check_options
 from .differences import EPS, Lines, Measure, Probe, Quotients, measure
 from .effort import FULL_BUDGET, Effort
@@ -30,7 +31,8 @@ from .sweep import SQUARED_ERROR, Sweep, sweep_actor, sweep_critic
 Flags = npt.NDArray[np.bool_]
 SWEPT_BUDGET = 500_000  # compiled evaluations up to which mode "auto" looks at every element
 CLOSED = "no sample has an open path to it (dead units, or saturated actions)"
-MINDDPG = Source(ddpg, networks, agents)
+NO_EFFECT = "a batch's own mean takes away what it adds"
+MINDDPG = Source(ddpg, td3, networks, agents)
 
 
 def check_agent(
@@ -47,9 +49,10 @@ def check_agent(
 ) -> Report:
     """Check an agent as it stands, on a batch of N transitions, in a float64 copy of both.
 
-    Tensors: critic.* is the gradient of mean (Q - y)^2 and of the weight decay; dq_dact and dq_dobs (N, dim) are the
-    slopes of each Q(s_i, a) at a = mu(s_i); actor.* is the gradient of -mean Q(s, mu(s)), through the critic, end to
-    end. The column float32 is the relative error of the same gradient computed in the agent's own dtype. A tensor that
+    Tensors: critic.* (and critic2.* of TD3) is the gradient of mean (Q - y)^2 and of the weight decay; dq_dact and
+    dq_dobs (N, dim) are the slopes of each Q(s_i, a) at a = mu(s_i); actor.* is the gradient of -mean Q(s, mu(s)),
+    through the critic, end to end. Of normalised observations, in those. The column float32 is the relative error of
+    the same gradient computed in the agent's own dtype. A tensor that
     is zero because no sample has an open path to it is right, and says so.
     Structural checks: see agent_structure.py. Neither agent nor batch is changed.
     mode, samples, directions, rtol, seed: see check_gradient; "auto" reaches further here, 500,000 evaluations, since
@@ -60,6 +63,7 @@ def check_agent(
     tell = progress or (lambda _: None)
     tell("gradients")
     batch = _checked(agent, batch)
+    agent = agent.bare()
     exact = source.agent.DDPG(agent.obs_dim, agent.act_dim, agent.config.replace(dtype="float64"))
     exact.load_state_dict(agent.state_dict())
     gradients, narrow = agent_gradients(source, exact, batch), {}
@@ -67,11 +71,13 @@ def check_agent(
         narrow = agent_gradients(source, agent, _cast(batch, agent.config.dtype))
     rng, n = np.random.default_rng(seed), len(batch.obs)
     tensors: dict[str, TensorReport] = {}
-    for function in (
-        _critic_loss(exact, batch, bellman(source, exact, batch)),
-        _q_slopes(exact, batch),
-        _chain(exact, batch),
-    ):
+    target_q = bellman(source, exact, batch)
+    no_effect = {
+        f"{name}.{parameter}" for name in ("actor", *critics(exact))
+        for parameter in without_effect(own(getattr(exact.learner, name)))
+    }  # fmt: skip
+    losses = [_critic_loss(exact, batch, target_q, name) for name in critics(exact)]
+    for function in (*losses, _q_slopes(exact, batch), _chain(exact, batch)):
         tell(f"finite differences of {function.name}")
         sizes = {name: array.size for name, array in function.probe.inputs.items()}
         # As plain NumPy, one forward per step is faster than the sweep's loops.
@@ -86,6 +92,7 @@ def check_agent(
             tensor = Judgement(function.probe, name, gradient, lines, look, rtol, 0.0, 0.0, n.__eq__, effort).report()
             error = difference(narrow[name], gradient) if name in narrow else math.nan
             note = CLOSED if name in function.closed else ""
+            note = NO_EFFECT if name in no_effect else note
             tensors[name] = replace(tensor, float32_error=error, note=note)
     actor = [tensor for name, tensor in tensors.items() if name.startswith("actor")]
     if mode != "directions" and any(tensor.checked for tensor in actor):
@@ -107,10 +114,10 @@ class _Function(NamedTuple):
     closed: set[str]
 
 
-def _critic_loss(agent: Any, batch: Batch, target_q: FloatArray) -> _Function:
-    """mean (Q(s, a) - y)^2 + decay / 2 sum W^2 in the critic's parameters."""
-    critic, decay = _copy(agent.critic), agent.config.critic_weight_decay
-    inputs, caches = named("critic", critic), {}
+def _critic_loss(agent: Any, batch: Batch, target_q: FloatArray, prefix: str) -> _Function:
+    """mean (Q(s, a) - y)^2 + decay / 2 sum W^2 in the parameters of the critic of this name."""
+    critic, decay = _copy(getattr(agent.learner, prefix)), agent.config.critic_weight_decay
+    inputs, caches = named(prefix, critic), {}
     weights = [array for name, array in inputs.items() if name.endswith("weight")]
 
     def loss(_: Any) -> Any:
@@ -121,10 +128,14 @@ def _critic_loss(agent: Any, batch: Batch, target_q: FloatArray) -> _Function:
     probe = Probe(loss, inputs, np.ones(len(batch.obs) + len(weights)), lambda _: _masks(critic, caches["critic"]))
 
     rounding = 4 * EPS * float(np.sum(np.abs(probe.centre[: len(batch.obs)])))
+    if not isinstance(critic, Network):  # the sweep knows ReLU alone
+        closed = _closed(prefix, critic, caches["critic"], np.ones(len(batch.obs), bool))
+        closed = {name for name in closed if not decay or name.endswith("bias")}
+        return _Function(f"the critic's loss, in the {prefix}", probe, None, closed)
     swept = sweep_critic(critic, batch.obs, batch.act, target_q, SQUARED_ERROR, rounding)
 
     def sweep(name: str) -> Measure:
-        look, array = _part("critic", critic, swept, name), inputs[name].ravel()
+        look, array = _part(prefix, critic, swept, name), inputs[name].ravel()
         if not decay or name.endswith("bias"):
             return look
 
@@ -137,16 +148,16 @@ def _critic_loss(agent: Any, batch: Batch, target_q: FloatArray) -> _Function:
         return look_with_decay
 
     reached = np.ones(len(batch.obs), bool)
-    closed = _closed("critic", critic, caches["critic"], reached)
+    closed = _closed(prefix, critic, caches["critic"], reached)
     if decay:
         closed = {name for name in closed if name.endswith("bias")}
-    return _Function("the critic's loss, in the critic", probe, sweep, closed)
+    return _Function(f"the critic's loss, in the {prefix}", probe, sweep, closed)
 
 
 def _q_slopes(agent: Any, batch: Batch) -> _Function:
     """Q(s_i, a_i) in a and in s, at a = mu(s)."""
-    critic, caches = Network(*agent.critic), {}
-    inputs = {"dq_dact": actor_forward(Network(*agent.actor), batch.obs)[0], "dq_dobs": batch.obs.copy()}
+    critic, caches = own(agent.critic), {}
+    inputs = {"dq_dact": actor_forward(own(agent.actor), batch.obs)[0].copy(), "dq_dobs": batch.obs.copy()}
 
     def q(_: Any) -> Any:
         values, caches["critic"] = critic_forward(critic, inputs["dq_dobs"], inputs["dq_dact"])
@@ -161,8 +172,10 @@ def _q_slopes(agent: Any, batch: Batch) -> _Function:
 
 def _chain(agent: Any, batch: Batch) -> _Function:
     """-mean Q(s, mu(s)) in the actor's parameters."""
-    actor, critic, caches = _copy(agent.actor), Network(*agent.critic), {}
+    actor, critic, caches = _copy(agent.actor), own(agent.critic), {}
     inputs = named("actor", actor)
+    if agent.config.invert_gradients:
+        return _inverted_chain(actor, critic, batch.obs)
     minus_mean = np.full(len(batch.obs), -1 / len(batch.obs))
 
     def q_of_mu(_: Any) -> Any:
@@ -175,12 +188,35 @@ def _chain(agent: Any, batch: Batch) -> _Function:
 
     probe = Probe(q_of_mu, inputs, minus_mean, pattern)
 
-    swept = sweep_actor(actor, critic, batch.obs, minus_mean, probe.rounding)
+    swept = None
+    if isinstance(actor, Network):
+        swept = sweep_actor(actor, critic, batch.obs, minus_mean, probe.rounding)
     act, actor_cache = actor_forward(actor, batch.obs)
     reached = _reach(critic, caches["critic"], np.ones(len(act), bool), critic.action_layer)
     reached &= (np.abs(act) < 1).any(axis=1)
-    sweep = partial(_part, "actor", actor, swept)
+    sweep = None if swept is None else partial(_part, "actor", actor, swept)
     return _Function("-mean Q(s, mu(s)), in the actor", probe, sweep, _closed("actor", actor, actor_cache, reached))
+
+
+def _inverted_chain(actor: Network, critic: Network, obs: FloatArray) -> _Function:
+    """mu(s) in the actor's parameters, under the upstream that inverted gradients are by definition.
+
+    That is dq_dact of minddpg, which has been checked by then, over -N, times the room to the bound that it pushes
+    towards, over 2.
+    """
+    inputs, caches = named("actor", actor), {}
+    act, cache = actor_forward(actor, obs)
+    act, (_, critic_cache) = act.copy(), critic_forward(critic, obs, act)
+    dq_dact = networks.backward_to_action(critic, np.ones((len(obs), 1)), critic_cache)
+    upstream = -dq_dact / len(obs) * np.where(dq_dact > 0, 1 - act, 1 + act) / 2
+
+    def mu(_: Any) -> Any:
+        value, caches["actor"] = actor_forward(actor, obs)
+        return value.ravel()
+
+    probe = Probe(mu, inputs, upstream.ravel(), lambda _: _masks(actor, caches["actor"]))
+    closed = _closed("actor", actor, cache, np.asarray(upstream.any(axis=1)))
+    return _Function("mu(s) under inverted gradients, in the actor", probe, None, closed)
 
 
 def _settle(source: Source, agent: Any, batch: Batch, tensor: TensorReport, rtol: float) -> TensorReport:
@@ -221,6 +257,8 @@ def _settle(source: Source, agent: Any, batch: Batch, tensor: TensorReport, rtol
 
 def _masks(network: Network, cache: FloatArray) -> Flags:
     """Which side every ReLU stands on, for every sample."""
+    if not has_kinks(network):
+        return np.zeros(0, bool)
     hidden = []
     for above in range(1, len(network.layout) - 1):
         units = network.layout[above - 1, networks.FAN_OUT]  # behind them stands a joined action, which is no ReLU
@@ -230,9 +268,13 @@ def _masks(network: Network, cache: FloatArray) -> Flags:
 
 def _reach(network: Network, cache: FloatArray, reached: Flags, layer: int) -> Flags:
     """For which samples (N,) a gradient at the output gets to the pre-activation of `layer` at all."""
+    if not has_kinks(network):
+        return reached
     for above in range(len(network.layout) - 2, layer, -1):
         units = network.layout[above - 1, networks.FAN_OUT]
         reached = reached & (layer_input(network, cache, above)[:, :units] > 0).any(axis=1)
+        if mixes_rows(network):
+            reached = np.full(len(reached), reached.any())
     return reached
 
 
@@ -243,13 +285,15 @@ def _closed(prefix: str, network: Network, cache: FloatArray, reached: Flags) ->
         open_samples = _reach(network, cache, reached, layer)
         if not open_samples.any():
             names.add(f"{prefix}.{layer}.bias")
+            names |= {f"{prefix}.{layer}.gamma", f"{prefix}.{layer}.beta"}
+            names |= {f"{prefix}.obs.gamma", f"{prefix}.obs.beta"} if layer == 0 else set()
         if not layer_input(network, cache, layer)[open_samples].any():
             names.add(f"{prefix}.{layer}.weight")
     return names
 
 
 def _copy(network: Any) -> Network:
-    return copy_network(Network(*network))
+    return copy_network(own(network))
 
 
 def _part(prefix: str, network: Network, swept: Sweep, name: str) -> Measure:
@@ -273,9 +317,12 @@ def _checked(agent: Any, batch: Batch) -> Batch:
     for name, array in batch._asdict().items():
         if not np.isfinite(np.asarray(array, np.float64)).all():
             raise ShapeError(f"batch.{name} holds a NaN or an infinity")
-    return _cast(batch, "float64")
+    exact = [np.array(array, np.float64, order="C") for array in batch[:4]]
+    wide = batch._replace(**dict(zip(Batch._fields, exact, strict=False)), terminated=np.array(batch.terminated))
+    return _cast(agent.prepared(wide), "float64")
 
 
 def _cast(batch: Batch, dtype: str) -> Batch:
     obs, act, rew, next_obs = (np.array(array, dtype, order="C") for array in batch[:-1])
-    return Batch(obs, act, rew, next_obs, np.array(batch.terminated, bool))
+    over = np.array(batch.terminated)  # a number where it is a factor; see returns.py
+    return Batch(obs, act, rew, next_obs, over.astype(dtype if over.dtype.kind == "f" else bool))

@@ -1,7 +1,8 @@
 """The catalogue of gradient bugs, each planted and caught: a checker that misses one fails.
 
-BUGS stand in copies of minddpg's own source, one at a time; SITUATIONS (situations.py) are small functions. OF_A_RUN
-are bugs that only minddpg's tests see. This is the one list of them all: tests and classic_mistakes.py take from it.
+BUGS stand in copies of minddpg's own source, one at a time, and so do OPTION_BUGS, in agents with that option;
+SITUATIONS (situations.py) are small functions. OF_A_RUN are bugs that only minddpg's tests see. This is the one list of
+them all: tests and classic_mistakes.py take from it.
 
 Each names where it was seen: an issue, a pull request or a repository. The copy runs as plain NumPy and is checked by
 `check_agent` against minddpg's forward, on an agent as the paper has it: the action joins at the second layer, weight
@@ -11,12 +12,12 @@ decay 1e-2, last layer +-3e-3, which makes gradients as small as 1e-8; and on on
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,8 +31,10 @@ from .situations import SITUATIONS, Situation
 
 N = 16  # transitions
 PACKAGE = "minddpg_with_a_bug"
-COPIED = ("optim", "layers", "networks", "ddpg", "agent")  # in the order of their imports
-SHARED = ("config", "seeds", "replay", "showing", "fast.threads", "fast.matmul")  # taken as they are
+COPIED = (  # in the order of their imports
+    "optim", "layers", "networks", "network_options", "ddpg", "td3", "observations", "returns", "agent",
+)  # fmt: skip
+SHARED = ("config", "seeds", "replay", "showing", "fast.matmul", "fast.threads")  # taken as they are
 
 
 class Bug(NamedTuple):
@@ -42,6 +45,7 @@ class Bug(NamedTuple):
     file: str
     right: str
     wrong: str
+    options: Mapping[str, Any] = {}  # of the Config in which it shows
 
 
 def bug(name: str) -> Bug:
@@ -88,6 +92,13 @@ BIAS = "            dbias[k] += dy[i, k]"
 TANH = "result[i] = upstream[i] * (1 - output[i] * output[i])"
 RELU = "gradient[j] *= output[j] > zero"
 
+TD3: dict[str, Any] = {"algorithm": "td3"}
+CLIP: dict[str, Any] = {"max_grad_norm": 0.05}
+HIDDEN_TANH: dict[str, Any] = {"activation": "tanh"}
+INVERT: dict[str, Any] = {"invert_gradients": True}
+BATCH: dict[str, Any] = {"normalisation": "batch"}
+LAYER: dict[str, Any] = {"normalisation": "layer"}
+
 BUGS = (
     # the batch
     Bug("critic: divided by N twice", "kcg2015/DDPG_numpy_only", "layers", "2 / len(q)", "2 / len(q) ** 2"),
@@ -107,7 +118,7 @@ BUGS = (
         "    act, actor_cache = actor_forward(learner.actor, batch.obs)\n"
         "    q, critic_cache = critic_forward(learner.critic, batch.obs, batch.act)\n"
         "    dact = backward_to_action(learner.critic, np.full((len(q), 1), -1 / len(q)), critic_cache)\n"
-        "    dtheta = backward_to_weights(learner.actor, tanh_backward(dact, act), actor_cache)\n",
+        "    dtheta = backward_to_weights(learner.actor, output_backward(learner.actor, dact, act), actor_cache)\n",
     ),
     Bug(
         "actor: dQ/da lost where Q is clipped", "openai/baselines#131", "ddpg",
@@ -119,7 +130,7 @@ BUGS = (
     ),
     Bug(
         "actor: the step through tanh left out", "arthurdouillard/deepcourse#9", "ddpg",
-        "dz = tanh_backward(dact, act)", "dz = dact",
+        "dz = output_backward(actor, dact, act)", "dz = dact",
     ),
     Bug(
         "tanh': of the output, not of its input", "davidrmiller/neural2d#40", "layers",
@@ -176,11 +187,11 @@ BUGS = (
     ),
     Bug(
         "float32 inside a float64 backward", "jax-ml/jax#641", "ddpg",
-        "    dz = tanh_backward(dact, act)", "    dz = tanh_backward(dact.astype('f4').astype('f8'), act)",
+        "output_backward(actor, dact, act)", "output_backward(actor, dact.astype('f4').astype('f8'), act)",
     ),
     Bug(
         "float16 on the way back", "jax-ml/jax#39821", "ddpg",
-        "    dz = tanh_backward(dact, act)", "    dz = tanh_backward(dact.astype('f2').astype('f8'), act)",
+        "output_backward(actor, dact, act)", "output_backward(actor, dact.astype('f2').astype('f8'), act)",
     ),
     # what finite differences do not see
     Bug(
@@ -217,7 +228,7 @@ BUGS = (
     ),
     Bug(
         "target: the same object as the network", "datawhalechina/easy-rl#140", "agent",
-        "actor, critic, copy_network(actor), copy_network(critic)", "actor, critic, actor, copy_network(critic)",
+        "targets = in_use(copy_network(actor)),", "targets = in_use(actor),",
     ),
     Bug(
         "target: the actor's never follows", "kakaoenterprise/JORLDY#120", "ddpg",
@@ -225,7 +236,7 @@ BUGS = (
     ),
     Bug(
         "target: Polyak the wrong way round", "rail-berkeley/softlearning#18", "optim",
-        "target[i] += share * (online[i] - target[i])", "target[i] += (1 - share) * (online[i] - target[i])",
+        "target[i] += tau * (online[i] - target[i])", "target[i] += (1 - tau) * (online[i] - target[i])",
     ),
     Bug(
         "target: y bootstraps past the end", "keras-team/keras-io, ddpg_pendulum", "ddpg",
@@ -238,6 +249,155 @@ BUGS = (
     ),
 )  # fmt: skip
 
+# What can be got wrong in an option; told by the paper it is from.
+OPTION_BUGS = (
+    # TD3
+    Bug(
+        "TD3: the larger of both critics", "Fujimoto et al. 2018, section 4.2", "td3",
+        "np.minimum(next_q[i], next_q2[i])", "np.maximum(next_q[i], next_q2[i])", TD3,
+    ),
+    Bug(
+        "TD3: the first critic's target alone", "Fujimoto et al. 2018, section 4.2", "td3",
+        "np.minimum(next_q[i], next_q2[i])", "next_q[i]", TD3,
+    ),
+    Bug(
+        "TD3: smoothing noise not clipped", "Fujimoto et al. 2018, equation 14", "td3",
+        "push = np.minimum(np.maximum(size * drawn[i], -most), most)", "push = size * drawn[i]", TD3,
+    ),
+    Bug(
+        "TD3: smoothed action out of bounds", "Fujimoto et al. 2018, equation 14", "td3",
+        "flat[i] = np.minimum(np.maximum(flat[i] + push, -one), one)", "flat[i] = flat[i] + push", TD3,
+    ),
+    Bug(
+        "TD3: the policy is not delayed", "Fujimoto et al. 2018, section 5.2", "td3",
+        "learner.critic_adam.t[0] % rates.policy_delay == 0", "rates.policy_delay", TD3,
+    ),
+    Bug(
+        "TD3: dQ/da from the second critic", "Fujimoto et al. 2018, algorithm 1", "td3",
+        "actor_gradient(learner.actor, learner.critic, batch.obs)",
+        "actor_gradient(learner.actor, learner.critic2, batch.obs)", TD3,
+    ),
+    Bug(
+        "TD3: the second critic has the first one's gradient", "Fujimoto et al. 2018, algorithm 1", "td3",
+        "adam(learner.critic2.params, dparams2,", "adam(learner.critic2.params, dparams,", TD3,
+    ),
+    Bug(
+        "TD3: the second target never follows", "Fujimoto et al. 2018, algorithm 1", "td3",
+        "        polyak(learner.target_critic2.params, learner.critic2.params, rates.tau)\n", "", TD3,
+    ),
+    # clipping by norm
+    Bug(
+        "clipping: by the largest element", "Pascanu et al. 2013, algorithm 1", "optim",
+        "total = np.sum(wide * wide)", "total = np.max(wide * wide)", CLIP,
+    ),
+    Bug(
+        "clipping: what is short is lengthened too", "Pascanu et al. 2013, algorithm 1", "optim",
+        "if total > max_norm * max_norm:", "if total > 0:", CLIP,
+    ),
+    Bug(
+        "clipping: compared with the square", "Pascanu et al. 2013, algorithm 1", "optim",
+        "max_norm / math.sqrt(total)", "max_norm / total", CLIP,
+    ),
+    Bug(
+        "clipping: element by element", "Pascanu et al. 2013, algorithm 1", "optim",
+        "shorter[i] = factor * gradient[i]", "shorter[i] = np.clip(gradient[i], -max_norm, max_norm)", CLIP,
+    ),
+    # hidden tanh
+    Bug(
+        "hidden tanh: the mask of ReLU", "the other activation's backward", "network_options",
+        "tanh_hidden_backward(dh, x) if network.tanh else", "relu_backward(dh, x) if network.tanh else", HIDDEN_TANH,
+    ),
+    Bug(
+        "hidden tanh: 1 - h", "the square forgotten", "layers",
+        "gradient[j] *= 1 - output[j] * output[j]", "gradient[j] *= 1 - output[j]", HIDDEN_TANH,
+    ),
+    Bug(
+        "hidden tanh: upstream overwritten", "haifengl/smile#528", "layers",
+        "gradient[j] *= 1 - output[j] * output[j]", "gradient[j] = 1 - output[j] * output[j]", HIDDEN_TANH,
+    ),
+    # normalisation
+    Bug(
+        "batch: the mean's term left out", "Ioffe & Szegedy 2015, section 3", "layers",
+        "one_nth * (dbeta[j] + x * dgamma[j])", "one_nth * (x * dgamma[j])", BATCH,
+    ),
+    Bug(
+        "batch: the variance's term left out", "Ioffe & Szegedy 2015, section 3", "layers",
+        "one_nth * (dbeta[j] + x * dgamma[j])", "one_nth * dbeta[j]", BATCH,
+    ),
+    Bug(
+        "batch: statistics as constants", "detached while training", "network_options",
+        "gamma, dgamma, dbeta, network.training)", "gamma, dgamma, dbeta, False)", BATCH,
+    ),
+    Bug(
+        "batch: evaluation mode while training", "running statistics for the batch's", "network_options",
+        "    if network.training:\n        return batch_statistics(z)\n", "", BATCH,
+    ),
+    Bug(
+        "batch: gamma left out on the way back", "Odyssey#3666", "layers",
+        "dz[i, j] = gamma[j] / s * (", "dz[i, j] = 1 / s * (", BATCH,
+    ),
+    Bug(
+        "batch: the variance by N - 1", "Bessel's correction", "layers",
+        "    for j in each(var):\n        var[j] *= one_nth",
+        "    for j in each(var):\n        var[j] /= len(z) - 1", BATCH,
+    ),
+    Bug(
+        "batch: targets use the batch's statistics", "the training mode left on", "agent",
+        "in_use(copy_network(actor)), in_use(copy_network(critic))", "copy_network(actor), copy_network(critic)", BATCH,
+    ),
+    Bug(
+        "batch: act uses the batch's statistics", "the training mode left on", "agent",
+        "call(policy, self.kind, in_use(self._learner.actor),", "call(policy, self.kind, self.learner.actor,", BATCH,
+    ),
+    Bug(
+        "batch: running statistics never learnt", "no update of them", "network_options",
+        "            polyak(network.running[start : start + width], mean, take_in)\n", "", BATCH,
+    ),
+    Bug(
+        "batch: running statistics of the wrong network", "the target's for the network's", "agent",
+        "pair = learner[name], learner[f\"target_{name}\"]", "pair = learner[f\"target_{name}\"], learner[name]", BATCH,
+    ),
+    Bug(
+        "batch: the targets' statistics stay", "parameters alone are averaged", "network_options",
+        "    polyak(target.running, network.running, tau)\n", "", BATCH,
+    ),
+    Bug(
+        "batch: forward learns statistics", "as other libraries do", "network_options",
+        "        mean, var = statistics_of(network, z, level)\n        batch_norm_forward(",
+        "        mean, var = statistics_of(network, z, level)\n        network.running[: len(mean)] += 0.01 * mean\n"
+        "        batch_norm_forward(", BATCH,
+    ),
+    Bug(
+        "layer: the mean's term left out", "Odyssey#3666", "layers",
+        "(dx[j] - mean_dx - x[j] * mean_dx_x) / s", "(dx[j] - x[j] * mean_dx_x) / s", LAYER,
+    ),
+    Bug(
+        "layer: the variance's term left out", "Odyssey#3666", "layers",
+        "(dx[j] - mean_dx - x[j] * mean_dx_x) / s", "(dx[j] - mean_dx) / s", LAYER,
+    ),
+    Bug(
+        "layer: gamma left out on the way back", "Odyssey#3666", "layers",
+        "x, dx = centred / s, gamma * upstream", "x, dx = centred / s, 1.0 * upstream", LAYER,
+    ),
+    # inverted gradients
+    Bug(
+        "inverting: the bounds the wrong way round", "Hausknecht & Stone 2016, equation 11", "layers",
+        "where(upstream[i] < 0, 1 - output[i], 1 + output[i])", "where(upstream[i] < 0, 1 + output[i], 1 - output[i])",
+        INVERT,
+    ),
+    Bug(
+        "inverting: not over the range", "Hausknecht & Stone 2016, equation 11", "layers",
+        "upstream[i] * half * room", "upstream[i] * room", INVERT,
+    ),
+    Bug(
+        "inverting: clipped instead of turned round", "Hausknecht & Stone 2016, section 6.3", "layers",
+        "upstream[i] * half * room", "upstream[i] * half * np.maximum(room, 0)", INVERT,
+    ),
+    Bug(
+        "inverting: tanh' as well", "Hausknecht & Stone 2016, equation 11", "network_options",
+        "invert_gradient(dact, act) if actor", "tanh_backward(invert_gradient(dact, act), act) if actor", INVERT,
+    ),
+)  # fmt: skip
 # What gradient checks do not see, or see as one of the above: planted by minddpg's tests, into the whole package.
 OF_A_RUN = (
     Bug("critic: all-zero gradient", "minddpg", "ddpg", "return loss, dparams, q", "return loss, 0 * dparams, q"),
@@ -265,8 +425,8 @@ OF_A_RUN = (
         "truncation as termination",
         "minddpg",
         "training",
-        "moment.next_obs[i], moment.terminated[i])\n",
-        "moment.next_obs[i], moment.terminated[i] or moment.truncated[i])\n",
+        "            self.replay.add(self.obs[i], act, rew, next_obs, terminated)\n",
+        "            self.replay.add(self.obs[i], act, rew, next_obs, terminated or truncated)\n",
     ),
     Bug(
         "the observation is not moved on",
@@ -279,8 +439,8 @@ OF_A_RUN = (
         "observations the wrong way round",
         "minddpg",
         "training",
-        "self.replay.add(self.obs[i], act[i], moment.rew[i], moment.next_obs[i],",
-        "self.replay.add(moment.next_obs[i], act[i], moment.rew[i], self.obs[i],",
+        "self.replay.add(self.obs[i], act, rew, next_obs, terminated)\n",
+        "self.replay.add(next_obs, act, rew, self.obs[i], terminated)\n",
     ),
     Bug(
         "the environment's array is not copied",
@@ -300,15 +460,15 @@ OF_A_RUN = (
         "the replay draws from the noise's stream",
         "minddpg",
         "training",
-        "update_from(self.replay, self.random.replay, self._update)",
-        "update_from(self.replay, self.random.noise, self._update)",
+        "threads.update(self.agent, self.replay, self.random.replay, self._update)",
+        "threads.update(self.agent, self.replay, self.random.noise, self._update)",
     ),
     Bug(
         "resumed: the replay's stream starts anew",
         "minddpg",
         "training",
-        '        run.random.replay.bit_generator.state = state["random"]["replay"]\n',
-        "",
+        '            rng.bit_generator.state = state["random"][name]\n',
+        "            pass\n",
     ),
     Bug(
         "resumed: the noise's stream starts anew",
@@ -342,7 +502,7 @@ OF_A_RUN = (
     ),
 )
 
-CATALOGUE: tuple[Bug | Situation, ...] = (*BUGS, *SITUATIONS)
+CATALOGUE: tuple[Bug | Situation, ...] = (*BUGS, *SITUATIONS, *OPTION_BUGS)
 
 
 @contextmanager
@@ -350,7 +510,7 @@ def copy_of_minddpg(bug: Bug | None) -> Iterator[Source]:
     """A copy of the algorithm's modules, as plain NumPy, with the bug in it (or none)."""
     root = Path(__file__).parent.parent
     plain = ModuleType(f"{PACKAGE}.fast.jit")
-    names = ("FloatArray", "call", "each", "where", "squares_are_finite", "mark_warm")
+    names = ("FloatArray", "by_type", "call", "each", "where", "squares_are_finite", "mark_warm", "variant")
     vars(plain).update({name: getattr(jit, name) for name in names}, jit=lambda function: function)
     modules = {
         PACKAGE: ModuleType(PACKAGE),
@@ -390,11 +550,22 @@ def check_planted(bug: Bug | None, seed: int = 0) -> list[Report]:
     with copy_of_minddpg(bug) as source:
         for final_init in (3e-3, 0.6):
             config = Config(
-                hidden_sizes=(10, 10), action_layer=1, final_init=final_init, critic_weight_decay=1e-2, dtype="float64"
-            )
+                hidden_sizes=(10, 10), action_layer=1, final_init=final_init, critic_weight_decay=1e-2, dtype="float64",
+                **(bug.options if bug else {}),
+            )  # fmt: skip
             agent = source.agent.DDPG(3, 2, config, seed)
+            _move(agent, rng)
             reports.append(check_agent(agent, batch, source=source))
     return reports
+
+
+def _move(agent: Any, rng: np.random.Generator) -> None:
+    """To where options show: gammas of 1 and betas of 0 hide what is missing, and so do actions within bounds."""
+    for name, view in agent.views().items():
+        if name.endswith((".gamma", ".beta")):
+            view += rng.uniform(0.2, 0.6, view.shape)
+    if agent.config.invert_gradients:
+        agent.views()["actor.2.bias"][:] = [1.4, -0.8]
 
 
 def verdict(bug: Bug | Situation) -> Verdict:

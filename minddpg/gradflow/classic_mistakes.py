@@ -15,8 +15,14 @@ from ..agent import DDPG
 from ..ddpg import actor_gradient
 from ..fast.jit import FloatArray
 from ..gradcheck import planted_bug
-from ..layers import tanh_backward
-from ..networks import Network, actor_forward, backward_to_action, backward_to_weights, critic_forward
+from ..networks import (
+    Network,
+    actor_forward,
+    backward_to_action,
+    backward_to_weights,
+    critic_forward,
+    output_backward,
+)
 from ..optim import new_adam
 from ..replay import Batch, take
 from ..showing import html_table, text_table
@@ -52,7 +58,7 @@ def mistaken_gradient(mistake: str, actor: Network, critic: Network, batch: Batc
     seed = {NO_MINUS: 1 / n, SUM: -1.0}.get(mistake, -1 / n)
     dq = np.full((n, 1), seed, batch.obs.dtype)
     dact = backward_to_action(critic, dq, critic_cache)
-    dz = dact if mistake == NO_TANH else tanh_backward(dact, act)
+    dz = dact if mistake == NO_TANH else output_backward(actor, dact, act)
     dtheta = backward_to_weights(actor, dz, actor_cache)
     dcritic = backward_to_weights(critic, dq, critic_cache) if mistake == CRITIC_TOO else np.zeros_like(critic.params)
     return dtheta, dcritic

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import td3
 from ..ddpg import Learner
 from ..fast.jit import FloatArray
-from ..networks import PARAMS_START, Network, action_rows
+from ..network_options import has_kinks
+from ..networks import PARAMS_START, Network, action_rows, named_parameters
 from .story import factor, percent, place, way_of
 from .way import Look, norm, rms
 
@@ -29,22 +31,24 @@ LARGE_ERROR = 1e3  # median |Q - y| above which rewards are large
 SWITCHING, AGREED = 0.3, 0.5  # share of saturated actions that makes a policy bang-bang; of those, held at most
 
 
-def statistics(learner: Learner, seen: Look, rewards: tuple[float, float], gamma: float) -> Statistics:
+def statistics(learner: Learner | td3.Learner, seen: Look, rewards: tuple[float, float], gamma: float) -> Statistics:
     """What a look at one update says, by name: a row of gradients.csv.
 
-    dq_dact_rms: RMS of dQ/da at mu(s). tanh_slope: mean of tanh' = 1 - act^2. saturated: share of |act| > 0.99;
-    held: share of those that dQ/da would take back inside. q_*: of Q at the replayed actions; td_*: quantiles of Q - y.
+    dq_dact_rms: RMS of dQ/da at mu(s). tanh_slope: mean of tanh' = 1 - act^2. saturated: share of |act| > 0.99; held:
+    share of those that dQ/da would take back inside. q_*: of Q at the replayed actions; td_*: quantiles of Q - y.
     rew_low, rew_high: `rewards`; possible_low, possible_high: between which values Q must then lie (see `possible`).
     Per network: distance, |theta - theta'| / |theta|. Per layer: RMS of its weights and biases together and of their
     gradient, and Adam's step as a share of them; dead, the share of units that are 0 for the whole batch at mu(s), and
     shut, the share of all its outputs that are 0, in the critic after its step. action.weight_rms: of the critic's
-    weights that meet the action. rms.*: RMS of each array on the actor's way (see way.py).
+    weights that meet the action. rms.*: RMS of each array on the actor's way (see way.py). With options also: room, the
+    mean of what inverted gradients put in the place of tanh'; of a layer, slope, the mean tanh' of its units, and
+    gamma_rms, of what it is normalised to.
     """
     with np.errstate(all="ignore"):  # an agent that diverges is told by its numbers
         return _statistics(learner, seen, rewards, gamma)
 
 
-def _statistics(learner: Learner, seen: Look, rewards: tuple[float, float], gamma: float) -> Statistics:
+def _statistics(learner: Learner | td3.Learner, seen: Look, rewards: tuple[float, float], gamma: float) -> Statistics:
     arrays = {passed.name: passed.array for passed in seen.passed}
     act, q = arrays["act"], seen.q.astype(np.float64)
     error = q - seen.target_q
@@ -83,7 +87,15 @@ def _statistics(learner: Learner, seen: Look, rewards: tuple[float, float], gamm
                 h = arrays[f"{name}.{layer}.h"]
                 row[f"{name}.{layer}.dead"] = 1 - float(np.mean(h.any(axis=0)))
                 row[f"{name}.{layer}.shut"] = float(1 - np.count_nonzero(h) / h.size)
+                if not has_kinks(network):
+                    row[f"{name}.{layer}.slope"] = 1 - float(np.mean(h * h))
+                parameters = named_parameters(network)
+                if f"{layer}.gamma" in parameters:
+                    row[f"{name}.{layer}.gamma_rms"] = rms(parameters[f"{layer}.gamma"])
     row["action.weight_rms"] = rms(action_rows(seen.critic))
+    if getattr(learner.actor, "unbounded", False):
+        room = np.where(arrays["dq_dact"] > 0, 1 - act, 1 + act)  # to the bound that dQ/da pushes towards
+        row["room"] = float(np.mean(np.abs(room))) / 2
     row |= {f"rms.{name}": rms(array) for name, array in arrays.items()}
     return row
 
@@ -137,7 +149,7 @@ def diagnose(row: Mapping[str, float]) -> list[Diagnosis]:
                     scale if obs > LARGE_OBS else f"start again with a lower {name}_lr",
                 )
             )
-    if row["tanh_slope"] < BLOCKED:
+    if row["tanh_slope"] < BLOCKED and "room" not in row:  # inverted gradients come back from the bounds
         found.append(
             Diagnosis(
                 "saturated",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -98,9 +98,9 @@ def factor_text(name: str, factor: float) -> str:
     return f"x{factor:.2g}" if factor else "x0 dies"
 
 
-def slope_text(act_rms: float) -> str:
-    """Mean of tanh' = 1 - act^2, as written at the tanh'."""
-    return f"mean {max(0.0, 1 - act_rms**2):.2g}"
+def slope_text(row: Mapping[str, float]) -> str:
+    """Mean of tanh' = 1 - act^2, as written at the tanh'; with inverted gradients, of what is in its place."""
+    return f"mean {row['room']:.2g}" if "room" in row else f"mean {max(0.0, 1 - row['rms.act'] ** 2):.2g}"
 
 
 def title_text(updates: float, n: int) -> str:
@@ -270,7 +270,7 @@ def flow_figure(trace: Trace | str | os.PathLike[str], scale: Scale | None = Non
         if hop.of:
             _arrow(axes, hop, p, look, hop.name == trace.story.worst)
         _bar(axes, hop, p, look)
-    _tanh(axes, p, trace["act"].rms)
+    _tanh(axes, p, trace.statistics)
     _legend(axes, p, scale)
     return figure
 
@@ -390,12 +390,13 @@ def _bar(axes: Any, hop: Hop, p: Plan, look: Stroke) -> None:
     _text(axes, x, first - 2 * LINE, rms_text(hop.rms), f"rms:{hop.name}", fontsize=MIDDLE)
 
 
-def _tanh(axes: Any, p: Plan, act_rms: float) -> None:
-    for y, name in ((FORWARD, "tanh"), (BACKWARD, "tanh'")):
+def _tanh(axes: Any, p: Plan, row: Mapping[str, float]) -> None:
+    inverted = "room" in row
+    for y, name in ((FORWARD, "z" if inverted else "tanh"), (BACKWARD, "invert" if inverted else "tanh'")):
         axes.plot([p.tanh_x], [y], "o", ms=27, mfc="white", mec=RED, mew=1.6, zorder=4)
         _text(axes, p.tanh_x, y, name, fontsize=NORMAL, weight="bold", zorder=5)
-    _text(axes, p.tanh_x, BACKWARD + HALF + 1.6 * LINE, "x (1 - act²),")
-    _text(axes, p.tanh_x, BACKWARD + HALF + 0.6 * LINE, slope_text(act_rms), "tanh_slope")
+    _text(axes, p.tanh_x, BACKWARD + HALF + 1.6 * LINE, "x room / 2," if inverted else "x (1 - act²),")
+    _text(axes, p.tanh_x, BACKWARD + HALF + 0.6 * LINE, slope_text(row), "tanh_slope")
 
 
 def _legend(axes: Any, p: Plan, scale: Scale) -> None:

@@ -23,8 +23,17 @@ from ..agent import DDPG
 from ..ddpg import actor_gradient
 from ..fast.jit import FloatArray
 from ..gradcheck import Mode, numeric_gradient
-from ..layers import tanh_backward
-from ..networks import Network, actor_forward, backward, backward_to_weights, copy_network, critic_forward, layer_input
+from ..network_options import has_kinks, mixes_rows
+from ..networks import (
+    Network,
+    actor_forward,
+    backward,
+    backward_to_weights,
+    copy_network,
+    critic_forward,
+    layer_input,
+    output_backward,
+)
 from ..replay import Batch
 from ..showing import html_table, text_table
 from .way import norm
@@ -105,9 +114,14 @@ def compare(chain: Chain, mode: Mode = "sample", samples: int = SAMPLES, seed: i
     act, cache = actor_forward(chain.actor, chain.obs)
     held = cache.nbytes + explicit.nbytes
     one_pass, one_seconds = _timed(route_one_pass, chain)
+    first = Route("(a) explicit dQ/da", 0.0, explicit.size, seconds, held, "vector-Jacobian products; what trains")
+    if getattr(chain.actor, "unbounded", False):
+        note = "the same, inverted at the bounds; (c) and (d) would be of -mean Q, whose gradient this is not"
+        second = Route("(b) one pass", _off(one_pass, explicit), explicit.size, one_seconds, held, note)
+        return Routes((first, second), explicit)
     (numeric, told), numeric_seconds = _timed(route_differences, chain, explicit, mode, samples, seed)
     found = [
-        Route("(a) explicit dQ/da", 0.0, explicit.size, seconds, held, "vector-Jacobian products; what trains"),
+        first,
         Route(
             "(b) one pass",
             _off(one_pass, explicit),
@@ -148,7 +162,7 @@ def route_one_pass(chain: Chain) -> FloatArray:
     act, actor_cache = actor_forward(actor, obs)
     q, critic_cache = critic_forward(critic, obs, act)
     _, _, dact = backward(critic, np.full((len(q), 1), -1 / len(q)), critic_cache)
-    dtheta, _, _ = backward(actor, tanh_backward(dact, act), actor_cache)
+    dtheta, _, _ = backward(actor, output_backward(actor, dact, act), actor_cache)
     return dtheta
 
 
@@ -171,7 +185,7 @@ def route_differences(
         hidden = [
             layer_input(network, cache, layer)[:, : network.layout[layer - 1, 1]] > 0
             for network, cache in ((actor, caches["actor"]), (critic, caches["critic"]))
-            for layer in range(1, len(network.layout) - 1)
+            for layer in range(1, len(network.layout) - 1 if has_kinks(network) else 1)
         ]
         return np.concatenate([np.zeros(0, bool), *(flags.ravel() for flags in hidden)])
 
@@ -188,11 +202,13 @@ def route_jacobian(chain: Chain) -> FloatArray:
     _, dact, _ = actor_gradient(*chain)
     jacobian = np.empty((act.size, actor.params.size))
     for i in range(len(obs)):
-        a, cache = actor_forward(actor, obs[i : i + 1])
+        # A row of its own, but where a batch's statistics let it depend on the others.
+        rows = slice(0, len(obs)) if mixes_rows(actor) else slice(i, i + 1)
+        a, cache = actor_forward(actor, obs[rows])
         for k in range(act.shape[1]):
             one = np.zeros_like(a)
-            one[0, k] = 1
-            jacobian[i * act.shape[1] + k] = backward_to_weights(actor, tanh_backward(one, a), cache)
+            one[i - rows.start, k] = 1
+            jacobian[i * act.shape[1] + k] = backward_to_weights(actor, output_backward(actor, one, a), cache)
     return dact.ravel() @ jacobian
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..agent import DDPG, smallest
-from ..config import DIAGNOSE_EVERY
+from ..config import DIAGNOSE_EVERY, Config
 from ..fast.jit import mark_warm
 from ..replay import ReplayBuffer
 from ..runs.checkpoint import check_like
@@ -83,11 +83,12 @@ class Monitor:
 
     def look(self, step: int, agent: DDPG, replay: ReplayBuffer) -> None:
         """Look now."""
-        batch = replay.sample(agent.config.batch_size, self.rng)
+        batch = agent.prepared(replay.sample(agent.config.batch_size, self.rng))
         kept = replay.transitions.rew[: replay.size]
         self._rewards = min(self._rewards[0], float(kept.min())), max(self._rewards[1], float(kept.max()))
         seen = look(agent.learner, batch, agent.rates)
-        row = statistics(agent.learner, seen, self._rewards, agent.config.gamma)
+        # A return of n steps is to gamma^n what a reward is to gamma.
+        row = statistics(agent.learner, seen, self._rewards, agent.config.gamma**agent.config.n_step)
         self.write({"step": step, "updates": agent.updates, **row})
         current = {diagnosis.name: diagnosis for diagnosis in diagnose(row)}
         since = {name: self._seen.get(name, (step, 0)) for name in current}
@@ -108,7 +109,8 @@ class Monitor:
             self.warn(longest)
 
 
-def warm_look(dtype: str) -> None:
-    """Compile what a look needs."""
-    Monitor(np.random.default_rng(0)).look(0, *smallest(dtype))
-    mark_warm("look", dtype)
+def warm_look(dtype: str, like: Config | None = None) -> None:
+    """Compile what a look needs. like: with the options of this Config."""
+    agent, replay = smallest(dtype, like)
+    Monitor(np.random.default_rng(0)).look(0, agent, replay)
+    mark_warm("look", agent.kind)

@@ -235,7 +235,7 @@ def action_figure(
         raise PlotError(f"the agent's actions have {agent.act_dim} components; dim must be 0 to {agent.act_dim - 1}")
     if states < 1:
         raise PlotError("states must be 1 or more")
-    checked = agent.checked(batch)
+    checked, agent = agent.checked(batch), agent.bare()
     obs = _spread_by_q(agent, checked.obs, states, seed)
     updated = agent.copy()
     updated.update(checked)
@@ -381,7 +381,8 @@ def _over_the_plane(agent: DDPG, angle: FloatArray, velocity: FloatArray) -> Jud
     """Each as (velocities, angles)."""
     theta, speed = (part.ravel() for part in np.meshgrid(angle, velocity))
     obs = np.stack([np.cos(theta), np.sin(theta), speed], axis=1).astype(agent.config.dtype)
-    return Judged(*(part.reshape(len(velocity), len(angle)) for part in judge(agent.actor, agent.critic, obs)))
+    judged = judge(agent.actor, agent.critic, agent.in_units(obs))
+    return Judged(*(part.reshape(len(velocity), len(angle)) for part in judged))
 
 
 def _hatch_saturated(axes: Axes, angle: FloatArray, velocity: FloatArray, act: FloatArray) -> Any:

@@ -309,7 +309,7 @@ def _frame(
         "shares": story.shares,
         "when": when,
         "numbers": _numbers(info, row),
-        "tanh_slope": flow_picture.slope_text(row["rms.act"]),
+        "tanh_slope": flow_picture.slope_text(row),
         "hops": looks,
     }
 
@@ -317,7 +317,7 @@ def _frame(
 def _numbers(info: RunInfo, row: Statistics) -> str:
     found = [
         f"dQ/da {row['dq_dact_rms']:.3g} (RMS)",
-        f"mean tanh' {row['tanh_slope']:.3g}",
+        f"mean room to the bound {row['room']:.3g}" if "room" in row else f"mean tanh' {row['tanh_slope']:.3g}",
         f"{percent(row['saturated'])} of the actions beyond 0.99",
         f"Q {row['q_mean']:.4g} on average",
     ]

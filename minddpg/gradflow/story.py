@@ -106,9 +106,15 @@ def place(name: str, row: Mapping[str, float]) -> tuple[str, str]:
         return "the sum over the batch", _said(row, "rms.obs", "samples disagree; the observations have RMS {:.2g}")
     network, layer, kind = name.split(".")
     if f"rms.{network}.{layer}.dh" not in row:  # no ReLU: the actor's last layer
+        if "room" in row:
+            return "the inverted gradient", _said(row, "room", "on average {:.2g} of the range is left to the bound")
         return "tanh'", _said(row, "saturated", "{:.0%} of the actions are beyond 0.99")
     if kind == "dz":
-        return f"the ReLUs of the {network}'s layer {layer}", _said(row, f"{network}.{layer}.shut", "{:.0%} are shut")
+        of, normalised = f"of the {network}'s layer {layer}", f"{network}.{layer}.gamma_rms" in row
+        of = f"and the normalisation {of}" if normalised else of
+        if f"{network}.{layer}.slope" in row:
+            return f"the tanh' {of}", _said(row, f"{network}.{layer}.slope", "it is {:.2g} on average")
+        return f"the ReLUs {of}", _said(row, f"{network}.{layer}.shut", "{:.0%} are shut")
     above = f"{network}.{int(layer) + 1}"
     return f"the weights of the {network}'s layer {int(layer) + 1}", _said(
         row, f"{above}.weight_rms", "they have RMS {:.2g}"

@@ -17,7 +17,7 @@ from ..agent import DDPG
 from ..ddpg import actor_gradient
 from ..fast.jit import FloatArray
 from ..gradcheck import json_value, tuple_text
-from ..networks import Network, named_parameters
+from ..networks import Network, actor_forward, backward_to_weights, named_parameters
 from ..replay import Batch
 from ..runs.directory import load, load_batch, load_info, reward_range
 from ..showing import html_table, text_table
@@ -125,6 +125,7 @@ class Trace:
     diagnoses: tuple[Diagnosis, ...]
     parameters: int  # of the actor
     updates: int  # made before this one
+    algorithm: str = "ddpg"
 
     def __getitem__(self, name: str) -> Hop:
         """The hop of this name. Raises KeyError, which lists the names."""
@@ -203,6 +204,8 @@ class Trace:
 
     def detail(self, step: int) -> str:
         """What is to be said of a step beside its hops."""
+        if step == 3 and self.algorithm == "td3":
+            return "; of TD3's two critics it is the first"
         if step == 6:
             rows, act_dim = self["act"].shape
             nbytes = rows * act_dim * self.parameters * self["act"].array.itemsize
@@ -255,7 +258,7 @@ def trace(agent: DDPG, batch: Batch, routes: bool = True, rewards: tuple[float, 
     checked = agent.checked(batch)
     seen = look(agent.learner, checked, agent.rates)
     rewards = rewards or (float(checked.rew.min()), float(checked.rew.max()))
-    row = statistics(agent.learner, seen, rewards, agent.config.gamma)
+    row = statistics(agent.learner, seen, rewards, agent.config.gamma**agent.config.n_step)
     passed = seen.passed
     for name, array in named_parameters(seen.actor_step).items():
         layer, kind = name.split(".")
@@ -267,7 +270,8 @@ def trace(agent: DDPG, batch: Batch, routes: bool = True, rewards: tuple[float, 
     climb = _climb(*chain, _exact(seen.actor_step).params)
     compared = compare(chain) if routes else None
     found = tuple(diagnose(row))
-    return Trace(tuple(hops), climb, compared, row, found, agent.actor.params.size, agent.updates)
+    size, algorithm = agent.actor.params.size, agent.config.algorithm
+    return Trace(tuple(hops), climb, compared, row, found, size, agent.updates, algorithm)
 
 
 def trace_run(
@@ -279,20 +283,26 @@ def trace_run(
 
 
 def _exact(network: Network) -> Network:
-    return network._replace(params=network.params.astype("f8"))
+    return network._replace(**{
+        name: part.astype("f8") for name, part in network._asdict().items() if getattr(part, "dtype", None) == "f4"
+    })  # fmt: skip
 
 
 def _climb(actor: Network, critic: Network, obs: FloatArray, adam_step: FloatArray) -> Climb:
     """critic: after its step."""
-    dtheta, _, q = actor_gradient(actor, critic, obs)
+    dtheta, dact, q = actor_gradient(actor, critic, obs)
     length = norm(dtheta)
+    along = length**2
+    if getattr(actor, "unbounded", False):  # not the gradient of mean Q, so not as far uphill
+        _, cache = actor_forward(actor, obs)
+        along = float(dtheta @ backward_to_weights(actor, dact, cache))
 
     def rise(step: FloatArray) -> float:
         _, _, moved_q = actor_gradient(actor._replace(params=actor.params + step), critic, obs)
         return float(np.mean(moved_q - q))
 
     def step(lr: float) -> Step:
-        return Step(lr, lr * length**2, rise(-lr * dtheta))
+        return Step(lr, lr * along, rise(-lr * dtheta))
 
     straight = step(1e-4 * norm(actor.params) / length if length else 0.0)
     drowned = DROWNED * float(np.abs(q).max())

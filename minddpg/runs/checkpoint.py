@@ -21,7 +21,7 @@ import numpy as np
 
 from ..agent import state_shapes
 from ..config import Config
-from ..replay import Batch, ReplayBuffer
+from ..replay import ReplayBuffer
 from .files import (
     MOST_META,
     TEMPORARY,
@@ -243,6 +243,7 @@ class ReplayFiles:
                 if file.digest != self.digests.get(segment.name):
                     raise ValueError("it is not the one that the checkpoint names")
                 file.none_but(expected)
-                for array, rows in zip(replay.transitions, Batch(**file.read(expected)), strict=True):
+                found = file.read(expected)
+                for array, rows in zip(replay.transitions, (found[name] for name in expected), strict=True):
                     array[segment.start : segment.stop] = rows
         replay.added = added

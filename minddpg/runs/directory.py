@@ -370,17 +370,17 @@ def load_transitions(directory: str | os.PathLike[str]) -> Batch:
     """What is kept of a run's replay memory: 1,024 transitions or fewer, in order. Raises RunError."""
     info = load_info(directory)
     path = Path(directory) / "transitions.npz"
-    row = replay_nbytes(1, info.obs_dim, info.act_dim, info.config.dtype)
+    row = replay_nbytes(1, info.obs_dim, info.act_dim, info.config.dtype, info.config.n_step)
     with open_arrays(path, "transitions", KEPT_TRANSITIONS * row + (1 << 16), NO_AGENT) as file:
         n = file.meta["rows"]
         if type(n) is not int or not 0 <= n <= KEPT_TRANSITIONS:
             raise ValueError(f"it says that it holds {n!r} transitions")
         if n == 0:
             raise RunError(f"{directory} holds no transition yet; train on, or look later")
-        empty = ReplayBuffer(0, info.obs_dim, info.act_dim, info.config.dtype).transitions
+        empty = ReplayBuffer(0, info.obs_dim, info.act_dim, info.config.dtype, info.config.n_step).transitions
         expected = {name: Shape(array.dtype.str, (n, *array.shape[1:])) for name, array in empty._asdict().items()}
         file.none_but(expected)
-        return Batch(**file.read(expected))
+        return type(empty)(**file.read(expected))
 
 
 def load_batch(directory: str | os.PathLike[str], n: int, seed: int = 0) -> Batch:
