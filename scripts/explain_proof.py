@@ -20,7 +20,7 @@ from minddpg.gradcheck import explain
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-KINDS = ("exact", "among several", "other name", "not explained", "missed")
+KINDS = ("exact", "among several", "hidden, and said", "other name", "not explained", "missed")
 
 
 def steps(count):

@@ -5,11 +5,12 @@
     python scripts/gradient_flow.py --steps 20000      the same after more steps
     python scripts/gradient_flow.py --picture FILE     also draws the way; the README's is minddpg/gradflow/way.svg
     python scripts/gradient_flow.py --diagnoses        also trains runs made sick on purpose, ten seeds each
+    python scripts/gradient_flow.py --healthy          also trains with the presets as they are, ten seeds each: an hour
     python scripts/gradient_flow.py --learning         also trains with each mistake: 8 ways x 5 seeds, some minutes
     python scripts/gradient_flow.py --cost             also times a look while training against an update
 
-With --out FILE, finished training runs of --learning and --diagnoses are kept there, and one that is there is not made
-again.
+With --out FILE, finished training runs of --learning, --diagnoses and --healthy are kept there, and one that is there
+is not made again. --healthy takes names of environments, for some of them alone.
 """
 
 import argparse
@@ -68,13 +69,21 @@ class Mistaken(DDPG):
         return Losses(float(loss), 0.0, float(q.mean()), float(y.mean()), 0.0)
 
 
+def whole(result):
+    """The result, unless a signal cut the run short: then nothing of it is kept, and nothing else is started."""
+    if result.interrupted:
+        raise SystemExit("interrupted")
+    return result
+
+
 def learn(mistake, sgd_lr, seed):
     """Train on Pendulum-v1 with a mistake.    -> mean return without noise over fixed starts"""
     wrong = type("Wrong", (Mistaken,), {"mistake": mistake, "sgd_lr": sgd_lr})
     config = Config.for_environment("Pendulum-v1").replace(steps=STEPS)
     with mock.patch.object(training, "DDPG", wrong), np.errstate(all="ignore"):
         try:
-            agent = minddpg.train("Pendulum-v1", config.replace(diagnose_every=0, evaluate_every=0), seed=seed).agent
+            config = config.replace(diagnose_every=0, evaluate_every=0)
+            agent = whole(minddpg.train("Pendulum-v1", config, seed=seed)).agent
         except minddpg.TrainingError:
             return None  # diverged
     return float(minddpg.evaluate(agent, "Pendulum-v1", STARTS, 10_000).mean())
@@ -129,6 +138,10 @@ SMALL = Config(steps=3_000, hidden_sizes=(32, 32), batch_size=64, learning_start
 SICK = {"nothing": {}, "observations x 1e-6": {"obs": 1e-6}, "observations x 1e4": {"obs": 1e4},
         "rewards x 1e6": {"rew": 1e6}, "rewards x 1e-4": {"rew": 1e-4}, "rewards x 0": {"rew": 0.0}}  # fmt: skip
 
+# Steps of each preset that are run; 10,000 of MuJoCo's are random.
+HEALTHY = {"Pendulum-v1": 20_000, "MountainCarContinuous-v0": 50_000, "LunarLanderContinuous-v3": 60_000,
+           "HalfCheetah-v5": 12_000, "Hopper-v5": 12_000, "Walker2d-v5": 12_000, "Ant-v5": 12_000}  # fmt: skip
+
 
 class Sick(gymnasium.Wrapper):
     """Pendulum-v1 with its observations and rewards multiplied."""
@@ -150,20 +163,34 @@ class Sick(gymnasium.Wrapper):
 
 def diagnoses_section(out):
     """Train with each sickness, and print what is said."""
-    rows = json.loads(out.read_text()) if out and out.exists() else {}
     print(f"\nPendulum-v1, {SMALL.steps:,} steps, 32-32, seeds 0-9\n{'what was done':<22} said, and of how many seeds")
     for sickness, factors in SICK.items():
-        said = {}
-        for seed in range(10):
-            key = f"{sickness}, {seed}"
-            if key not in rows:
-                found = minddpg.train(lambda f=factors: Sick(**f), SMALL, seed=seed, warn=lambda text: None).diagnoses
-                rows[key] = [finding.diagnosis.name for finding in found]
-                if out:
-                    out.write_text(json.dumps(rows))
-            for name in rows[key] or ["nothing"]:
-                said[name] = said.get(name, 0) + 1
-        print(f"{sickness:<22} {', '.join(f'{name} ({count})' for name, count in said.items())}", flush=True)
+        print(f"{sickness:<22} {said_of_ten(sickness, lambda f=factors: Sick(**f), SMALL, out)}", flush=True)
+
+
+def healthy_section(environments, out):
+    """Train with the presets, and print what is said: nothing should be."""
+    print(f"\npresets as they are, seeds 0-9\n{'environment':<26} {'steps':>9}  said, and of how many seeds")
+    for env in environments or HEALTHY:
+        steps = HEALTHY[env]
+        config = Config.for_environment(env).replace(steps=steps, evaluate_every=0)
+        print(f"{env:<26} {steps:>9,}  {said_of_ten(f'{env}, {steps}', env, config, out)}", flush=True)
+
+
+def said_of_ten(name, env, config, out):
+    """Train ten seeds.    -> the names of the diagnoses that lasted, and at how many seeds each did"""
+    rows = json.loads(out.read_text()) if out and out.exists() else {}
+    said = {}
+    for seed in range(10):
+        key = f"{name}, {seed}"
+        if key not in rows:
+            found = whole(minddpg.train(env, config, seed=seed, warn=lambda text: None)).diagnoses
+            rows[key] = {finding.diagnosis.name: str(finding) for finding in found}
+            if out:
+                out.write_text(json.dumps(rows, indent=1))
+        for diagnosis in rows[key] or ["nothing"]:
+            said[diagnosis] = said.get(diagnosis, 0) + 1
+    return ", ".join(f"{diagnosis} ({count})" for diagnosis, count in said.items())
 
 
 def sections(directory, picture):
@@ -181,9 +208,10 @@ def main():
     parser.add_argument("--steps", type=int, default=STEPS, metavar="N", help=f"of the run trained; default: {STEPS}")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the gradient's way")
     parser.add_argument("--diagnoses", action="store_true", help="train runs made sick on purpose")
+    parser.add_argument("--healthy", nargs="*", choices=HEALTHY, metavar="ENV", help="train with the presets")
     parser.add_argument("--learning", action="store_true", help="train with each mistake")
     parser.add_argument("--cost", action="store_true", help="time a look against an update")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="keep finished training runs of --learning there")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="keep finished training runs there")
     args = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory() as temporary:
@@ -196,6 +224,8 @@ def main():
         cost_section()
     if args.diagnoses:
         diagnoses_section(args.out)
+    if args.healthy is not None:
+        healthy_section(args.healthy, args.out)
     if args.learning:
         learning_section(args.out)
 

@@ -620,4 +620,6 @@ def outcome(seed, framework, which, many):
     fits = [{*names} for names in (part.mistakes, *part.alternatives)]
     if {*mistakes} in fits:
         return ("exact" if len(fits) == 1 else "among several"), line
+    if len(fits) == 1 and fits[0] < {*mistakes} <= {*fits[0], *part.hidden}:
+        return "hidden, and said", line
     return "other name", line

@@ -4,6 +4,7 @@ import pytest
 
 from minddpg import Config, ConfigError, train, training
 from minddpg.cli import main
+from minddpg.fast import choice as choice_module
 from minddpg.fast.choice import BLOCK, ROUNDS, SHARE, SHORTEST, TROUBLE, Choice, Threads
 
 
@@ -85,6 +86,18 @@ def test_a_given_number_is_not_questioned():
     threads = Threads(3)
     assert threads.choice.is_over
     assert threads.choice.next == (1 if TROUBLE else 3)
+
+
+@pytest.mark.parametrize("wanted", [1, 2, "auto"])
+@pytest.mark.parametrize("plain", [False, True])
+def test_where_there_is_no_team_one_thread_and_a_line(monkeypatch, wanted, plain):
+    """But where plain NumPy was asked for, nobody expects more than one."""
+    monkeypatch.setattr(choice_module, "TROUBLE", "there are no POSIX threads")
+    monkeypatch.setattr(choice_module.numba.config, "DISABLE_JIT", plain)
+    choice = Threads(wanted).choice
+    assert (choice.is_over, choice.next) == (True, 1)
+    silent = wanted == 1 or (wanted == "auto" and plain)
+    assert choice.news == ("" if silent else "one thread for an update: there are no POSIX threads")
 
 
 def test_a_look_gives_each_number_its_turns():

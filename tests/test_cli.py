@@ -482,7 +482,7 @@ def test_gradflow_of_a_fresh_agent_and_of_a_run(capsys, tmp_path):
     assert status == 0, err
     assert f"batch of {minddpg.load('run').config.batch_size}\n" in out  # the run's own, as gradients.csv has it
     assert "no more transitions are kept" not in out
-    assert re.search(r"^replayed action +\S+ \(\S+ to \S+\)", out, re.M)
+    assert re.search(r"^tanh' missing +\S+ \(\S+ to \S+\)", out, re.M)
     status, out, err = run(capsys, "gradflow", "run", "--mistakes", "--batch-size", "5000")
     assert (status, "asked for 5,000, but no more transitions are kept of the run" in out) == (0, True), err
     status, out, err = run(capsys, "gradflow", "run", "--mistakes", "--json")

@@ -77,16 +77,18 @@ def test_what_cannot_be_read(capsys):
     case, right, _ = right_and_wrong()
     np.savez("objects.npz", actor=np.array([None, "x"], dtype=object))
     np.savez("short.npz", obs=case.obs)
-    np.savez("strange.npz", **named(case, right, blob=np.ones(3)))
+    np.savez("strange.npz", obs=case.obs, act=case.act, actr=np.ones((3, 2)))
+    np.save("one.npy", case.obs)
     np.savez("shapes.npz", **named(case, right[:-1]))
     with open("text.npz", "w") as file:
         file.write("no archive")
     for words, said in [
         (["nowhere.npz"], "nowhere.npz is not there"),
-        (["text.npz"], "text.npz is no .npz of arrays"),
-        (["objects.npz"], "it holds Python objects"),
+        (["text.npz"], "text.npz is no .npz of arrays (it cannot be read)"),
+        (["one.npy"], "one.npy is no .npz of arrays (it cannot be read)"),
+        (["objects.npz"], "it holds None or other Python objects"),
         (["short.npz"], "actor, critic, act are missing from the file"),
-        (["strange.npz"], "blob is no name that is known"),
+        (["strange.npz"], "actor, critic are missing from the file, and actr is no name that is known"),
         (["shapes.npz"], "has 5 arrays and its parameters 6"),
         ([], "say one of FILE, --template and --catalogue"),
         (["text.npz", "--catalogue"], "say one of FILE, --template and --catalogue"),
@@ -99,6 +101,13 @@ def test_what_cannot_be_read(capsys):
         assert error.startswith("minddpg: error: ")
         assert said in error
         assert error.count("\n") == 1
+
+
+def test_what_else_is_in_the_file_is_left_aside(capsys):
+    case, right, _ = right_and_wrong()
+    np.savez("more.npz", **named(case, right, loss=np.ones(3)))
+    assert cli.main(["explain", "more.npz"]) == 0
+    assert "loss was left aside: no name that is known" in capsys.readouterr().out
 
 
 def test_two_arrays_of_one_meaning():
@@ -143,3 +152,10 @@ def test_templates(framework, capsys):
         return
     exec(text, names)
     assert cli.main(["explain", "update.npz"]) == 0
+    if framework == "torch":  # nothing arrived there
+        for tensor in names["actor"].tensors:
+            tensor.grad = None
+        exec(text, names)
+        capsys.readouterr()
+        assert cli.main(["explain", "update.npz"]) == 1
+        assert "actor gradient  zero" in capsys.readouterr().out

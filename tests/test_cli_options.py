@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import clean_environment
 from hypothesis import given
@@ -201,3 +202,82 @@ def test_parsers_take_no_abbreviations():
     parser = options.Parser()
     parser.add_argument("--episodes")
     assert parser.parse_known_args(["--episode", "3"]) == (argparse.Namespace(episodes=None), ["--episode", "3"])
+
+
+def test_the_random_transitions_of_a_fresh_agent_are_of_every_kind():
+    """Actions from one bound to the other, states on both sides of 0, some episodes that end."""
+    words = ["gradcheck", "--batch-size", "2000", "--obs-dim", "4", "--act-dim", "2", "--seed", "5"]
+    parser, _ = cli._parser(words[1:])
+    agent, batch, what = options.agent_and_batch(parser.parse_args(words), "DIR")
+    assert (agent.obs_dim, agent.act_dim, what) == (4, 2, "a fresh agent, seed 5; random transitions")
+    assert [array.shape for array in batch] == [(2000, 4), (2000, 2), (2000,), (2000, 4), (2000,)]
+    assert np.abs(batch.act.mean(axis=0)).max() < 0.06  # 0.013 is one standard deviation
+    assert -1 <= batch.act.min() < -0.98
+    assert 0.98 < batch.act.max() <= 1
+    for array in (batch.obs, batch.next_obs, batch.rew):
+        assert np.abs(array.mean(axis=0)).max() < 0.1
+        assert np.abs(array.std(axis=0) - 1).max() < 0.1
+    assert 0.15 < batch.terminated.mean() < 0.25
+    columns = np.column_stack([batch.obs, batch.next_obs, batch.act, batch.rew])
+    off = np.corrcoef(columns.T) - np.eye(columns.shape[1])
+    assert np.abs(off).max() < 0.1  # none is made from another
+    again = options.agent_and_batch(parser.parse_args(words), "DIR")[1]
+    assert all(np.array_equal(one, other) for one, other in zip(batch, again, strict=True))
+
+
+@pytest.mark.parametrize("command", ["gradcheck", "gradflow"])
+def test_flags_that_do_not_go_together_are_said_before_what_a_directory_lacks(capsys, command):
+    with pytest.raises(SystemExit):
+        cli.main([command, "nowhere", "--obs-dim", "3"])
+    assert "--obs-dim is for a fresh agent; leave out DIR or the flag" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "remedy"), [("train", "lower --buffer-size"), ("eval", "ask for less")])
+def test_too_little_memory_is_one_line_with_what_helps(capsys, monkeypatch, command, remedy):
+    def run(args):
+        raise MemoryError("9 TB")
+
+    monkeypatch.setattr(getattr(cli, command), "run", run)
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command, *(["DIR"] if command == "eval" else [])])
+    assert caught.value.code == 2
+    assert f"not enough memory (9 TB); {remedy}\n" in capsys.readouterr().err
+
+
+def test_too_little_memory_before_a_command_is_known(capsys, monkeypatch):
+    def parser(words):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(cli, "_parser", parser)
+    with pytest.raises(SystemExit):
+        cli.main(["train"])
+    assert "not enough memory (no room); ask for less\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("dtype", "memory"), [("float32", "16.5 MB"), ("float64", "32.5 MB")])
+@pytest.mark.parametrize("quiet", [True, False])
+def test_what_is_asked_of_a_training_reaches_it(capsys, monkeypatch, dtype, memory, quiet):
+    """Every flag, and the memory that is said is that of the dtype: 500,000 of 3 + 3 + 1 + 1 numbers and a bool."""
+    given, closed = {}, []
+
+    def train(env, config, **options):
+        given.update(options, env=env, dtype=config.dtype)
+        raise MemoryError("9 TB")
+
+    monkeypatch.setattr("minddpg.training.train", train)
+    monkeypatch.setattr("minddpg.progress.Progress.close", lambda self: closed.append(self))
+    monkeypatch.setattr(cli.train, "compile_ahead", lambda *args, **options: None)
+    words = ["--steps", "500000", "--buffer-size", "500000", "--dtype", dtype, "--seed", "7", "--out", "here"]
+    words += ["--checkpoint-every", "5", "--no-keep-replay", "--tensorboard", "--threads", "1"]
+    with pytest.raises(SystemExit):
+        cli.main(["train", "Pendulum-v1", *words, *(["--quiet"] if quiet else [])])
+    assert f"500,000 transitions, {memory}" in capsys.readouterr().out
+    progress, warn = given.pop("progress"), given.pop("warn")
+    assert bool(progress) is not quiet
+    assert callable(warn)
+    assert len(closed) == (0 if quiet else 1)
+    assert given == {
+        "env": "Pendulum-v1", "dtype": dtype, "seed": 7, "out": "here", "env_kwargs": {}, "vectorization": "sync",
+        "parameters_from": None, "checkpoint_every": 5, "keep_replay": False, "tensorboard": True, "profile": None,
+        "threads": 1,
+    }  # fmt: skip

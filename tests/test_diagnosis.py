@@ -229,8 +229,8 @@ def test_a_policy_that_switches_is_explained_and_not_blamed():
     assert 0.3 < row["saturated"] < 1
     assert diagnose(row) == []
     assert explain({**row, "held": 0.05}) == [
-        f"{row['saturated']:.0%} of the actions are beyond 0.99, and dQ/da would take only 5% of those back inside: "
-        "a policy that switches between its bounds because the critic wants it there; no fault"
+        f"{100 * row['saturated']:.0f} % of the actions are beyond 0.99, and dQ/da would take only 5 % of those "
+        "back inside: a policy that switches between its bounds because the critic wants it there; no fault"
     ]
     assert explain({**row, "held": 0.9}) == explain({**row, "saturated": 0.1}) == []
     assert explain({**row, "tanh_slope": 1e-5}) == []  # that is a diagnosis

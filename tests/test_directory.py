@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -614,3 +615,16 @@ def test_discarding_removes_nothing_that_is_not_ours(tmp_path):
     save_run(directory, DDPG(3, 2, CONFIG, 0), replay_of(5))
     directory.discard()
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("kept", [[], [-1.0], [2.0, -3.0], [0.5, 0.25]])
+@pytest.mark.parametrize(
+    "looks", [{}, {"rew_low": [-9.0, -4.0], "rew_high": [1.0, 7.0]}, {"rew_low": [], "rew_high": []}]
+)
+def test_the_range_of_rewards_is_of_the_transitions_kept_and_of_the_last_look(monkeypatch, kept, looks):
+    columns = {name: np.array(values) for name, values in looks.items()}
+    monkeypatch.setattr(run_directories, "load_transitions", lambda path: SimpleNamespace(rew=np.array(kept)))
+    monkeypatch.setattr(run_directories, "load_table", lambda path, table: columns)
+    known = [*kept, *(value for values in looks.values() for value in values[-1:])]
+    expected = (min(known, default=np.inf), max(known, default=-np.inf))
+    assert run_directories.reward_range("run") == expected

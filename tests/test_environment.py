@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from minddpg.environment import EnvError, Environment, NotFinite, make_environments
 from minddpg.environment.state import copied, restored
-from minddpg.environment.values import Spaces
+from minddpg.environment.values import Spaces, Unusable, flag
 
 NEEDS_MUJOCO = pytest.mark.skipif(importlib.util.find_spec("mujoco") is None, reason="needs mujoco")
 Box = gymnasium.spaces.Box
@@ -1147,3 +1147,30 @@ def test_ids_in_processes_of_their_own_and_one_that_dies():
         process.join(10)
         assert not process.is_alive()
     here.close()
+
+
+class Odd:
+    """Whatever is asked of it fails."""
+
+    def __array__(self, *args, **kwargs):
+        raise RuntimeError("no array")
+
+    def __repr__(self):
+        return "odd"
+
+
+@pytest.mark.parametrize("value", [0, 1, None, "no", 1.0, [], [True, False], np.ones(2, bool), np.int8(1), Odd()])
+@pytest.mark.parametrize("name", ["terminated", "truncated"])
+def test_what_is_no_bool_says_what_is_odd_about_it(value, name):
+    with pytest.raises(Unusable) as caught:
+        flag(value, name)
+    assert caught.value.args[0].startswith(f"{name} = ")
+    for right in (True, np.True_, np.array([True]), [True], np.ones((1, 1), bool)):
+        assert flag(right, name) is True
+
+
+@pytest.mark.parametrize("num", [1, 2])
+def test_a_vector_is_called_by_the_class_of_its_environments(num):
+    made = make_environments(lambda: SyncVectorEnv([Toy] * num, autoreset_mode=AutoresetMode.DISABLED), num_envs=num)
+    assert made.name == "Toy"
+    made.close()

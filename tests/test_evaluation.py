@@ -1,5 +1,7 @@
 """Evaluation: returns without noise, and Q against the return that followed, during training and after it."""
 
+import warnings
+
 import gymnasium
 import numpy as np
 import pytest
@@ -143,3 +145,16 @@ def test_evaluation_names_what_is_wrong():
         evaluate(agent, "Pendulum-v1")
     with pytest.raises(EnvError, match=r"has not ended an episode in 50 steps.*TimeLimit"):
         evaluate(agent, lambda: OneState(-1, True), max_steps=50)
+
+
+def test_what_an_environment_warns_of_when_it_is_made_is_said_once():
+    """By the one that trains, and not again by the one that evaluates."""
+
+    def make():
+        warnings.warn("an old simulator", stacklevel=1)
+        return gymnasium.make("Pendulum-v1")
+
+    with pytest.warns(UserWarning, match="an old simulator") as told:
+        result = train(make, CONFIG)
+    assert len(result.evaluations) == 3
+    assert len([one for one in told if "an old simulator" in str(one.message)]) == 1

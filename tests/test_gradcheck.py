@@ -2,13 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minddpg.gradcheck import TensorReport, assert_gradients, check_gradient
+from minddpg.gradcheck import TensorReport, assert_gradients, check_gradient, differences
 
 A = np.random.default_rng(0).standard_normal((3, 4))
 N = 16
@@ -586,3 +587,68 @@ def test_labels_and_masks_in_a_batch_stay_what_they_are(rng, kind):
     for rows, one in seen:
         np.testing.assert_array_equal(rows[:6], m)
         np.testing.assert_array_equal(one[:6], labels)
+
+
+@pytest.mark.parametrize("curve", [1.0, 30.0, 300.0])
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e5])
+def test_a_sign_and_a_power_of_two_change_nothing_in_a_verdict(offset, curve):
+    """Of elements below rounding and strongly curved ones too, which larger steps and second looks decide."""
+    weights = np.array([[1.0], [1e-7], [1.0]])
+    x = np.random.default_rng(0).standard_normal((3, 3))
+    gradient = weights * np.cos(curve * x)
+    gradient[2] *= 1.01
+
+    def verdict(scale):
+        function = lambda p: scale * (offset + np.sum(weights * np.sin(curve * p["x"])) / curve)  # noqa: E731
+        t = check_gradient(function, {"x": x}, {"x": scale * gradient}).tensors[0]
+        return replace(
+            t, analytic=t.analytic / scale, numeric=t.numeric / scale + 0.0, usual=False, slope=round(t.slope, 9)
+        )
+
+    alone = verdict(1.0)
+    assert alone.wrong == 3
+    for scale in (-1.0, 2.0**-12, -(2.0**20)):
+        assert repr(verdict(scale)) == repr(alone)  # a NaN equals itself so
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_larger_steps_are_extrapolated_as_the_docstring_says(seed):
+    """Element by element, of quotients that agree, contradict each other either way, or cross a kink."""
+    rng, m, rtol = np.random.default_rng(seed), 40, 1e-4
+    truth = rng.standard_normal(m)
+    found = {
+        step: differences.Quotients(
+            truth + 3e-9 / step * rng.standard_normal(m) + step * rng.standard_normal(m),
+            1e-9 / step * rng.uniform(0.5, 1.5, m),
+            rng.random(m) < 0.1,
+        )
+        for step in (differences.STEP, *differences.LARGER_STEPS)
+    }
+    asked = []
+
+    def look(chosen, step):
+        asked.append((step, chosen.tolist()))
+        return differences.Quotients(*(column[chosen] for column in found[step]))
+
+    numeric, error = differences.refine(look, found[differences.STEP], truth, rtol)
+    expected_asked = {step: [] for step in differences.LARGER_STEPS}
+    for i in range(m):
+        h = differences.STEP
+        q, rounding, kinked = (column[i] for column in found[h])
+        best, most = q, rounding
+        for larger in differences.LARGER_STEPS:
+            if kinked or most <= rtol * max(abs(truth[i]), abs(best)):
+                break
+            expected_asked[larger].append(i)
+            number, bound, kinked = (column[i] for column in found[larger])
+            if kinked:
+                break
+            correction = (number - q) / ((larger / h) ** 2 - 1)
+            estimate = q - correction
+            contradiction = max(abs(estimate - best) - most, 0)
+            if rounding + abs(correction) + contradiction < most:
+                best, most = estimate, rounding + abs(correction) + contradiction
+            q, rounding, h = number, bound, larger
+        assert numeric[i] == pytest.approx(best, rel=1e-12)
+        assert error[i] == pytest.approx(most, rel=1e-9)
+    assert asked == [(step, chosen) for step, chosen in expected_asked.items() if chosen]

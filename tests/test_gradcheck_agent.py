@@ -291,3 +291,15 @@ def test_a_right_agent_is_right_at_any_scale(mode, scale, rew_scale):
     agent = DDPG(3, 2, Config(hidden_sizes=(8, 6), action_layer=1, final_init=3e-3, critic_weight_decay=1e-2), 1)
     report = check_agent(agent, batch, mode=mode)
     assert report.ok, report
+
+
+def test_an_agent_whose_q_is_constant_is_checked_to_its_end(rng):
+    """A small step along a gradient of zero has no length."""
+    agent, batch = DDPG(2, 1, Config(hidden_sizes=(3,), dtype="float64")), make_batch(rng, 4, 2, 1)
+    for name, view in agent.views().items():
+        if name.startswith(("critic.", "target_critic.")):
+            view[...] = 0
+    report = check_agent(agent, batch)
+    climb = next(check for check in report.checks if "raises mean Q" in check.name)
+    assert climb.ok
+    assert climb.detail == "the gradient is zero here"

@@ -1,5 +1,6 @@
 """scripts/mutation.py: which faults it plants, and which tests meet them. (To plant them all takes hours.)"""
 
+import ast
 import importlib.util
 import json
 import os
@@ -7,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -53,6 +56,7 @@ MORE = {  # a statement, and what is made of it
     "z = min(x, y)": ["pass", "min(y, x)", "min(x)", "x", "max(x, y)"],
     "z = [i for i in range(n)]": ["pass", "n", "range(n - 1)"],
     "z = x.copy()": ["pass", "x"],
+    "h(a=x, help=y, metavar=z)": ["pass", "h(help=y, metavar=z)"],  # texts for people are left alone
     "z = needs_both(x, y)": ["pass", "needs_both(y, x)", "x"],
     "while x:\n    break": ["pass"],
 }
@@ -198,3 +202,89 @@ def test_bad_input_is_named(monkeypatch, capsys, tmp_path, arguments, message):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
+
+
+def test_lines_that_exist_only_compiled_have_tests_that_run_so():
+    """Named as they are: each beginning is that of some test of the file."""
+    root, whole = SCRIPT.parents[1], mutation.Place((0, 0), (0, 0), False)
+    trees = {name: ast.parse((PACKAGE / f"{name}.py").read_text()) for name in mutation.modules_of(root)}
+    with_compiled = {
+        name for name, tree in trees.items() if any(place.compiled for _, place in mutation.mutable(tree, whole))
+    }
+    assert with_compiled
+    assert with_compiled <= mutation.COMPILED.keys()
+    for beginnings in mutation.COMPILED.values():
+        for beginning in beginnings:
+            file, _, test = beginning.partition("::")
+            assert f"\ndef {test or 'test_'}" in (root / "tests" / f"test_{file}").read_text()
+
+
+def test_a_survivor_of_a_file_with_compiled_lines_is_tested_compiled_once():
+    jobs = mutation.mutants("fast/parts", "x = 1\ny = 2\n") + mutation.mutants("layers", "x = 3\n")
+    rows = {mutant.key: {"outcome": "survived", "compiled": False} for mutant in jobs}
+    again = mutation.survivors_compiled(jobs, rows)
+    assert [mutant.module for mutant in again] == ["fast/parts"] * 6
+    assert all(mutant.compiled for mutant in again)
+    assert [mutant.key for mutant in again] == [mutant.key for mutant in jobs[:6]]
+    rows[again[0].key]["compiled"] = True
+    rows[again[1].key]["outcome"] = "killed"
+    assert mutation.survivors_compiled(jobs, rows) == again[2:]
+
+
+def test_compiled_tests_run_in_the_order_of_their_beginnings():
+    items = [
+        SimpleNamespace(nodeid=f"tests/test_{name}") for name in ("x.py::test_b", "x.py::test_a[1]", "y.py::test_b")
+    ]
+    plugin = mutation.Plugin()
+    plugin.compiled = ["tests/test_x.py::test_a", "tests/test_x.py"]
+    plugin.pytest_collection_modifyitems(None, items)
+    assert [item.nodeid for item in items] == ["tests/test_x.py::test_a[1]", "tests/test_x.py::test_b"]
+
+
+def test_the_interval_holds_the_shares_that_the_sample_does_not_speak_against():
+    """Wilson's ends are those p for which the share of the sample is 1.96 standard deviations away."""
+    for part, whole in ((0, 7), (3, 7), (40, 40), (57, 60), (1, 1)):
+        for end in mutation.wilson(part, whole):
+            if 1e-9 < end < 1 - 1e-9:
+                assert abs(part / whole - end) == pytest.approx(1.959964 * (end * (1 - end) / whole) ** 0.5)
+        low, high = mutation.wilson(part, whole)
+        assert low <= part / whole <= high
+        assert (low == pytest.approx(0), high == pytest.approx(1)) == (part == 0, part == whole)
+    assert mutation.wilson(0, 0) == (0, 1)
+
+
+def test_the_report_counts_by_folder(capsys):
+    jobs = mutation.mutants("runs/any", "x = 1\ny = 2\n") + mutation.mutants("layers", "x = 3\n")
+    outcomes = ["killed", "timeout", "survived", "survived", "killed", "killed", "killed", "killed"]
+    rows = {mutant.key: {"outcome": outcome} for mutant, outcome in zip(jobs, outcomes, strict=False)}
+    status = mutation.report(jobs, rows, f"runs/any: {jobs[3].change}\n", Counter({"runs": 600, "minddpg": 30}), False)
+    assert status == 1
+    printed = capsys.readouterr().out
+    assert f"survived: minddpg/runs/any.py:{jobs[2].line}: {jobs[2].change}\n" in printed
+    assert f"equivalent: minddpg/runs/any.py:{jobs[3].line}: {jobs[3].change}\n" in printed
+    table = {row.split()[0]: row.split()[1:] for row in printed.splitlines() if " %" in row}
+    assert " ".join(table["runs"]) == "600 6 3 1 1 1 80.0 % 38 - 96 %"
+    assert " ".join(table["minddpg"]) == "30 2 2 0 0 0 100.0 % 34 - 100 %"
+    assert " ".join(table["all"]) == "630 8 5 1 1 1 85.7 %"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_being_stopped_for_a_while_is_no_timeout(tmp_path, monkeypatch):
+    """The clock jumps by an hour while a fork works, as it does for a process that is stopped and goes on."""
+    (tmp_path / "root").mkdir()
+    monkeypatch.setattr(mutation, "ROOT", tmp_path / "root")
+    jump, clock = [0.0], time.monotonic
+    monkeypatch.setattr(mutation.time, "monotonic", lambda: clock() + jump[0])
+    real, found = mutation.select.select, []
+
+    def stopped(*arguments):
+        ready = real(*arguments)
+        jump[0] = 3600.0
+        return ready
+
+    monkeypatch.setattr(mutation.select, "select", stopped)
+    task = mutation.Task(mutation._nothing, lambda: time.sleep(0.5) or "made", lambda *out: found.append(out),
+                         mutation._nothing, 60.0)  # fmt: skip
+    mutation.work_through(iter([task]), [mutation.Worker(tmp_path / "worker")], clock() + 7200)
+    assert found == [("made", False)]

@@ -227,7 +227,7 @@ def test_diagnoses_have_cause_and_remedy(tmp_path, no_pictures):
     (directory / "agent.npz").write_bytes(array_file("agent", state))
     write_report(directory, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "<strong>saturated</strong>: the actor is saturated: 100% of its actions" in text
+    assert "<strong>saturated</strong>: the actor is saturated: 100 % of its actions" in text
     assert "Remedy: lower actor_lr" in text
     assert data_of(text)["frames"][-1]["numbers"].endswith("visibly wrong: saturated.")
 

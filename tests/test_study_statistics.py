@@ -1,5 +1,7 @@
 """The published formulas: values worked out by hand, and what must hold of any scores."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from minddpg.study import improvement, interquartile_mean, interval, mean, median, profile
+from minddpg.study.results import number
 from minddpg.study.statistics import curve_interval
 
 runs = arrays(np.float64, st.integers(1, 12), elements=st.integers(-50, 50).map(float))
@@ -164,3 +167,8 @@ def test_an_interval_lies_within_the_scores_and_repeats_itself(scores):
     every = np.concatenate(scores)
     assert every.min() - 1e-9 <= low <= high <= every.max() + 1e-9
     assert interval(interquartile_mean, scores, repetitions=200) == (low, high)
+
+
+def test_numbers_are_written_with_as_many_digits_as_a_return_needs():
+    texts = {9.994: "9.99", 10.0: "10.0", 10.04: "10.0", -10.0: "-10.0", 1234.56: "1,234.6", 0.0: "0", math.nan: "-"}
+    assert [number(value) for value in texts] == list(texts.values())

@@ -109,3 +109,18 @@ def test_a_look_sees_what_the_update_then_does_and_changes_nothing(seed):
     dtheta, _, _ = actor_gradient(agent.actor, stepped.critic, batch.obs)
     np.testing.assert_array_equal(seen.passed[-1].array, dtheta)  # through the critic that has moved
     assert set(named_parameters(seen.dcritic)) == set(named_parameters(agent.critic))
+
+
+def test_the_steps_are_the_ten_that_are_taught():
+    """Numbered as in the README: 1 states, 2 actions, 3 Q, 8 the 1/N, 4 dQ/da, 7 the product with da/dtheta."""
+    for seed in range(8):
+        agent, batch = random_agent(seed)
+        for p in walk(agent.actor, agent.critic, batch.obs):
+            network, kind = p.name.partition(".")[0], p.name.rpartition(".")[2]
+            if network == "critic":
+                expected = 4 if kind in ("dh", "dz") else 3
+            elif network == "actor":
+                expected = 1 if kind in ("h", "z") else 7
+            else:
+                expected = {"obs": 1, "act": 2, "q": 3, "dq": 8, "dact": 4, "dq_dact": 4, "dtheta": 7}[p.name]
+            assert p.step == expected, p.name

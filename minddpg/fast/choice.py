@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import numba
 import numpy as np
 
 from .threads import TROUBLE, cpus
@@ -127,7 +128,7 @@ class Threads:
         self.choice = Choice(sorted({1, most, *(2**n for n in range(most.bit_length()))}))
         if wanted != AUTO and not TROUBLE:
             self.choice.number = int(wanted)
-        elif TROUBLE and wanted != 1:
+        elif TROUBLE and wanted != 1 and not (wanted == AUTO and numba.config.DISABLE_JIT):  # plain NumPy as asked
             self.choice.news = f"one thread for an update: {TROUBLE}"
         self._times: list[float] = []
 

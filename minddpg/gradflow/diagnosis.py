@@ -13,7 +13,7 @@ from ..ddpg import Learner
 from ..fast.jit import FloatArray
 from ..network_options import has_kinks
 from ..networks import PARAMS_START, Network, action_rows, named_parameters
-from .story import factor, place, way_of
+from .story import factor, percent, place, way_of
 from .way import Look, norm, rms
 
 Statistics = dict[str, float]
@@ -153,8 +153,9 @@ def diagnose(row: Mapping[str, float]) -> list[Diagnosis]:
         found.append(
             Diagnosis(
                 "saturated",
-                f"the actor is saturated: {row['saturated']:.0%} of its actions are beyond 0.99, tanh' lets "
-                f"{row['tanh_slope']:.1e} of dQ/da through, and {row['held']:.0%} of them can't follow it back inside",
+                f"the actor is saturated: {percent(row['saturated'])} of its actions are beyond 0.99, tanh' lets "
+                f"{row['tanh_slope']:.1e} of dQ/da through, and {percent(row['held'])} of "
+                "them would follow it back inside and cannot",
                 scale if obs > LARGE_OBS else "lower actor_lr, or set final_init to 0.003",
             )
         )
@@ -229,8 +230,9 @@ def explain(row: Mapping[str, float]) -> list[str]:
     if row["saturated"] < SWITCHING or row["tanh_slope"] < BLOCKED or not row["held"] <= AGREED:
         return []
     return [
-        f"{row['saturated']:.0%} of the actions are beyond 0.99, and dQ/da would take only {row['held']:.0%} of those "
-        "back inside: a policy that switches between its bounds because the critic wants it there; no fault"
+        f"{percent(row['saturated'])} of the actions are beyond 0.99, and dQ/da would take only "
+        f"{percent(row['held'])} of those back inside: a policy that switches between its bounds because the critic "
+        "wants it there; no fault"
     ]
 
 

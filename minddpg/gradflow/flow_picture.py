@@ -420,7 +420,7 @@ def _legend(axes: Any, p: Plan, scale: Scale) -> None:
     _text(axes, x + 26, bottom + HALF - 3, "exactly 0", ha="left")
     _text(axes, middle, 31, "arrows, x: the RMS over that of")
     _text(axes, middle, 31 - LINE, "the array it was made from;")
-    _text(axes, middle, 31 - 2 * LINE, "framed in red: shrinks most")
+    _text(axes, middle, 31 - 2 * LINE, "framed: shrinks most")
 
 
 def _scale_piece(axes: Any, x: float, y: float, width: float, look: Stroke) -> None:

@@ -142,6 +142,7 @@ def compare(chain: Chain, mode: Mode = "sample", samples: int = SAMPLES, seed: i
     nbytes = act.size * explicit.nbytes
     what = f"da/dtheta: {act.size:,} x {explicit.size:,}, {nbytes / held:,.0f} times (a)'s memory"
     if nbytes <= LARGEST_JACOBIAN:
+        route_jacobian(chain._replace(obs=chain.obs[:1]))  # compiled
         product, seconds = _timed(route_jacobian, chain)
         found.append(Route("(d) Jacobian", _off(product, explicit), explicit.size, seconds, nbytes, what))
     else:

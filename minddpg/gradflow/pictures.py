@@ -149,7 +149,8 @@ def _waterfall(axes: Axes, names: Sequence[str], first: FloatArray, last: FloatA
     if not math.isnan(factor(last[names.index(worst) - 1], last[names.index(worst)])):
         mark = {"color": RED, "fontweight": "bold", "bbox": {"boxstyle": "round,pad=0.2", "fc": "none", "ec": RED}}
         labels[names.index(worst)].label2.set(**mark)
-    axes.set(xlabel="RMS of d(loss)/d(array)", ylabel="RMS over the RMS before")
+    axes.set(xlabel="RMS of d(loss)/d(array)")
+    axes.set_ylabel("RMS over the RMS before", labelpad=10)  # clear of the frame
     handles = [
         Patch(color=RED, alpha=0.75, label="shrinks"),
         Patch(color=BLUE, alpha=0.75, label="grows"),

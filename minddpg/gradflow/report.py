@@ -29,7 +29,7 @@ from . import canvas, flow_picture
 from .classic_mistakes import EFFECTS_HEAD, Effects, mistakes
 from .diagnosis import Statistics, diagnose, explain
 from .four_routes import ROUTES_HEAD
-from .story import MEASURE, factor, tell
+from .story import MEASURE, factor, percent, tell
 from .tracing import HEADINGS, Hop, Trace, trace_run
 
 if TYPE_CHECKING:
@@ -318,7 +318,7 @@ def _numbers(info: RunInfo, row: Statistics) -> str:
     found = [
         f"dQ/da {row['dq_dact_rms']:.3g} (RMS)",
         f"mean room to the bound {row['room']:.3g}" if "room" in row else f"mean tanh' {row['tanh_slope']:.3g}",
-        f"{row['saturated']:.0%} of the actions beyond 0.99",
+        f"{percent(row['saturated'])} of the actions beyond 0.99",
         f"Q {row['q_mean']:.4g} on average",
     ]
     sizes = info.config.hidden_sizes

@@ -23,6 +23,11 @@ def factor(before: float, behind: float) -> float:
     return behind / before if 0 < before < math.inf else math.nan
 
 
+def percent(share: float) -> str:
+    """As written in sentences."""
+    return f"{100 * share:.0f} %"
+
+
 def gradient_way(names: Iterable[str]) -> list[str]:
     """Of arrays by name, those from dq to actor.0.dweight, in the order the gradient passes them."""
     ends = ("dq", "dact", "actor.0.dweight")

@@ -60,18 +60,23 @@ def to_array(value: Any) -> npt.NDArray[Any]:
     if "bfloat16" in str(getattr(value, "dtype", "")):
         value = value.float() if hasattr(value, "float") else np.asarray(value).astype(np.float32)
     array = np.asarray(value.numpy() if hasattr(value, "numpy") else value)
-    if array.dtype == object or not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
+    numbers = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
+    if not numbers and array.dtype != bool:
         raise ExplainError(f"{type(value).__name__} holds no numbers; hand over arrays, or what NumPy can make one of")
     return array
 
 
 def leaves(value: Any, gradients: bool = False) -> list[npt.NDArray[Any] | None]:
-    """The arrays of a list, a (nested) dict, a torch module or a Keras model, in their order.
+    """The arrays of a list, a (nested) dict, a torch module or its parameters(), a Keras model, in their order.
 
-    gradients: take a module's gradients, not its parameters. None stays None: no gradient arrived there.
+    gradients: take the gradients of a module, or of its parameters. None stays None: no gradient arrived there.
     """
     if value is None:
         return [None]
+    if hasattr(value, "__next__") or (isinstance(value, np.ndarray) and value.dtype == object):
+        value = list(value)
+    if gradients and getattr(value, "requires_grad", False) and getattr(value, "is_leaf", False):
+        return leaves(value.grad)
     if hasattr(value, "parameters") and callable(value.parameters):
         parameters = list(value.parameters())
         return [None if p is None else to_array(p) for p in ([p.grad for p in parameters] if gradients else parameters)]
@@ -96,7 +101,10 @@ def _numbers(value: Sequence[Any]) -> bool:
 
 def raw_layers(value: Any, name: str) -> Raw:
     """Weights and biases by their dimensions, whichever stands first. Raises ExplainError."""
-    arrays = leaves(value)
+    try:
+        arrays = leaves(value)
+    except ExplainError as error:
+        raise ExplainError(f"{name}: {error}") from None
     if not arrays or any(a is None for a in arrays):
         raise ExplainError(f"{name} is empty or holds None; hand over [W0, b0, W1, b1, ...]")
     known = [a for a in arrays if a is not None]
@@ -206,7 +214,10 @@ def precision(arrays: Sequence[npt.NDArray[Any]]) -> float:
 
 def rows(value: Any, name: str, n: int | None, columns: int | None) -> Array:
     """Part of a batch: (N, columns), or (N,) where columns is None. Raises ExplainError."""
-    array = np.asarray(to_array(value), np.float64)
+    try:
+        array = np.asarray(to_array(value), np.float64)
+    except ExplainError as error:
+        raise ExplainError(f"{name}: {error}") from None
     if columns is None:
         array = array.reshape(-1) if array.size == max(array.shape, default=0) else array
     elif array.ndim == 1:

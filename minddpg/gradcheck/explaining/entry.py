@@ -21,6 +21,7 @@ from .arrays import (
     gradient,
     layers,
     layouts,
+    leaves,
     precision,
     raw_layers,
     rows,
@@ -31,6 +32,7 @@ from .report import Explanation, Part, apart
 from .search import Question, Search, actor_question, critic_question, question_of_moved_critic
 
 EPS32 = float(np.finfo(np.float32).eps)
+LEFT_OVER = 0.1, 2.0  # cosine and length from which on earlier gradients may be in it
 NETWORKS = (
     "actor", "critic", "target_actor", "target_critic", "critic_before", "actor_after", "critic_after",
     "target_actor_after", "target_critic_after",
@@ -85,18 +87,27 @@ def explain(
     Everything is computed in float64; a gradient has to be reproduced in every tensor to the rounding of its own dtype.
     Raises ExplainError, one line, where arrays do not fit together.
     """
-    if layout is not None and layout.replace(" ", "") not in (IN_OUT, OUT_IN):
+    if layout is not None and str(layout).replace(" ", "") not in (IN_OUT, OUT_IN):
         raise ExplainError(f'layout is {layout!r} and must be "in,out" or "out,in"')
     if actor_gradient is None and actor_after is None and critic_gradient is None:
         raise ExplainError("there is nothing to explain: hand over actor_gradient, or actor_after, or critic_gradient")
     values = (actor, critic, target_actor, target_critic, critic_before, actor_after, critic_after,
               target_actor_after, target_critic_after)  # fmt: skip
-    raws = {n: raw_layers(v, n) for n, v in zip(NETWORKS, values, strict=True) if v is not None}
+    raws = {
+        n: raw_layers(v, n) for n, v in zip(NETWORKS, values, strict=True) if v is not None or n in ("actor", "critic")
+    }
+    actor_gradient, critic_gradient = (
+        None if g is None else leaves(g, gradients=True) for g in (actor_gradient, critic_gradient)
+    )
     obs = rows(obs, "obs", None, 0)
     n, obs_dim = obs.shape
+    if act is None:
+        raise ExplainError("act is missing: the actions that were replayed, a row per row of obs")
     act_dim = _act_dim(to_array(act), n)
     act = rows(act, "act", n, act_dim)
-    if not 0 <= action_layer < len(raws["critic"].weights):
+    gamma = None if gamma is None else _number(gamma, "gamma", 0.0, 1.0)
+    action_layer = int(_number(action_layer, "action_layer", 0, math.inf, whole=True))
+    if action_layer >= len(raws["critic"].weights):
         raise ExplainError(f"action_layer is {action_layer}, and the critic has {len(raws['critic'].weights)} layers")
 
     activations = _activations(activation, len(raws["actor"].weights) - 1, len(raws["critic"].weights) - 1)
@@ -112,10 +123,15 @@ def explain(
         array = np.asarray(to_array(value), np.float64).reshape(-1)
         if array.size not in (1, act_dim) or not np.isfinite(array).all():
             raise ExplainError(f"{name} must be a number, or one per action ({act_dim})")
+        if name == "action_scale" and not array.all():
+            raise ExplainError("action_scale must not be 0: the actor returns action_scale tanh(z) + action_offset")
         return np.broadcast_to(array, (act_dim,)).copy()
 
     def column(value: Any, name: str) -> Array | None:
-        return None if value is None else rows(value, name, n, None)
+        array = None if value is None else rows(value, name, n, None)
+        if array is not None and name in ("terminated", "truncated") and not np.isin(array, (0, 1)).all():
+            raise ExplainError(f"{name} holds {array[~np.isin(array, (0, 1))][0]:g} and must be 0 or 1 throughout")
+        return array
 
     if critic_gradient is not None and rew is not None:
         wanted = {"next_obs": next_obs, "gamma": gamma}
@@ -128,6 +144,7 @@ def explain(
     parts_of: list[tuple[Problem, str]] = []
     for each in tried:
         here = {name: layers(raw, each[name]) for name, raw in raws.items()}
+        _same_shapes(here)
         parts_of.append(
             (
                 Problem(
@@ -137,7 +154,7 @@ def explain(
                     next_obs=None if next_obs is None else rows(next_obs, "next_obs", n, obs_dim),
                     terminated=np.zeros(n) if terminated is None else column(terminated, "terminated"),
                     truncated=column(truncated, "truncated"),
-                    gamma=None if gamma is None else float(gamma),
+                    gamma=gamma,
                     target_actor=here.get("target_actor"), target_critic=here.get("target_critic"),
                     critic_before=here.get("critic_before"),
                 ),
@@ -177,10 +194,35 @@ def _act_dim(act: Any, n: int) -> int:
     raise ExplainError(f"act has shape {act.shape} and must be ({n}, act_dim): a row per row of obs")
 
 
+def _number(value: Any, name: str, low: float, high: float, whole: bool = False) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not low <= number <= high or (whole and number != int(number)):
+        kind = "a whole number" if whole else "a number"
+        raise ExplainError(f"{name} is {value!r} and must be {kind}, " + (f"{low:g} to {high:g}" if high < math.inf
+                           else f"{low:g} or more"))  # fmt: skip
+    return number
+
+
+def _same_shapes(networks: dict[str, Layers]) -> None:
+    """Targets, and networks before or after, are copies of the actor or the critic."""
+    for name, network in networks.items():
+        base = "actor" if "actor" in name else "critic"
+        shapes, wanted = ([w.shape for w in net.weights] for net in (network, networks[base]))
+        if shapes != wanted:
+            raise ExplainError(f"{name} has weights {_text(shapes)} and {base} {_text(wanted)}; they must be the same")
+
+
+def _text(shapes: list[tuple[int, ...]]) -> str:
+    return " ".join(str(shape) for shape in shapes)
+
+
 def _activations(wanted: Any, *hidden: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names per hidden layer, of the actor and of the critic."""
-    both = (wanted, wanted) if isinstance(wanted, str) else tuple(wanted)
-    if len(both) != 2:
+    both = (wanted, wanted) if isinstance(wanted, str) else tuple(wanted) if isinstance(wanted, (list, tuple)) else ()
+    if len(both) != 2 or not all(isinstance(one, (str, list, tuple)) for one in both):
         raise ExplainError("activation must be a name, or two: the actor's and the critic's")
     found = []
     for name, layers_of, count in zip(both, ("actor", "critic"), hidden, strict=True):
@@ -290,7 +332,7 @@ def _gradient_part(name: str, given: Given, problem: Problem, ask: Callable[[Giv
                 said.append("these are float64 numbers with float32's rounding: something on the way is float32")
             untold = tuple(search.untold())
             return Part(name, True, (), (), found.error, found.allowed, "", tuple(names[row[0]] for row in table),
-                        (), untold, tuple(said))  # fmt: skip
+                        (), untold, (), tuple(said))  # fmt: skip
     for search in searches:
         fits = search.best()
         if fits:
@@ -298,8 +340,8 @@ def _gradient_part(name: str, given: Given, problem: Problem, ask: Callable[[Giv
             if others:
                 said.append(f"what would tell them apart: {apart(tuple(f.mistakes for f in fits), problem.n)}")
             return Part(name, False, best.mistakes, tuple(f.mistakes for f in others), best.error, best.allowed,
-                        best.numbers, right, wrong, (), tuple(said))  # fmt: skip
-    return Part(name, False, (), (), max(row[1] for row in table), 0.0, "", right, wrong, (),
+                        best.numbers, right, wrong, (), best.hidden, tuple(said))  # fmt: skip
+    return Part(name, False, (), (), max(row[1] for row in table), 0.0, "", right, wrong, (), (),
                 (*said, *_how_wrong(table, names, searches[0])))  # fmt: skip
 
 
@@ -309,10 +351,13 @@ def _how_wrong(table: list[tuple[int, float, float, float, bool]], names: list[s
     cosines = [row[2] for row in table if not math.isnan(row[2])]
     lengths = [row[3] for row in table if not math.isnan(row[3]) and row[3]]
     for number, relative, cosine, length, ok in table:
-        if not ok:
-            said.append(
-                f"{names[number]}: off by {relative:.2g} of its length, cosine {cosine:.6f}, length {length:.4g}"
-            )
+        if ok:
+            continue
+        if length == 0 or math.isinf(relative):
+            said.append(f"{names[number]}: zero, and should not be" if length == 0 else f"{names[number]}: not zero, "
+                        "and should be")  # fmt: skip
+            continue
+        said.append(f"{names[number]}: off by {relative:.2g} of its length, cosine {cosine:.6f}, length {length:.4g}")
     spread = max(lengths) - min(lengths) if lengths else math.inf
     if cosines and min(np.abs(cosines)) > 1 - 1e-6 and spread < 1e-2 * abs(lengths[0] - 1):
         sign = "" if min(cosines) > 0 else "-"
@@ -320,6 +365,11 @@ def _how_wrong(table: list[tuple[int, float, float, float, bool]], names: list[s
         said.append(
             f"the direction is right and the length {sign}{lengths[0]:.6g} of what it should be: a weight in the loss, "
             f"or clipping by norm to {length:.4g}, which is no round number"
+        )
+    elif cosines and min(cosines) > LEFT_OVER[0] and min(lengths) > LEFT_OVER[1]:
+        said.append(
+            "far too long and roughly the same way in every tensor: gradients of earlier updates may be in it, never "
+            "cleared (zero_grad)"
         )
     elif cosines and min(cosines) > 0.999:
         said.append("close everywhere: half precision, TF32, or another network than the one that was used")

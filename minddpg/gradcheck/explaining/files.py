@@ -42,12 +42,15 @@ WORDS = {"activation": ("activation",), "layout": ("layout",)}
 def read(path: str | Path) -> tuple[dict[str, Any], list[str]]:
     """Keyword arguments for `explain`, and notes. Raises ExplainError."""
     try:
+        if not zipfile.is_zipfile(path) and Path(path).is_file():
+            raise zipfile.BadZipFile
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except FileNotFoundError:
         raise ExplainError(f"{path} is not there") from None
     except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        why = "it holds Python objects: write arrays alone" if "pickle" in str(error).lower() else "it cannot be read"
+        objects = "pickle" in str(error).lower()
+        why = "it holds None or other Python objects: write arrays alone" if objects else "it cannot be read"
         raise ExplainError(
             f"{path} is no .npz of arrays ({why}); 'minddpg explain --template numpy' writes one"
         ) from None
@@ -64,7 +67,7 @@ def arguments(arrays: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     starts = {_plain(name): key for key, names in NETWORKS.items() for name in names}
     found: dict[str, Any] = {}
     members: dict[str, list[tuple[str, Any]]] = {}
-    notes = []
+    notes, unknown = list[str](), list[str]()
     for name, array in arrays.items():
         plain = _plain(name)
         start = max((s for s in starts if plain == s or plain.startswith(s + "_")), key=len, default=None)
@@ -80,8 +83,7 @@ def arguments(arrays: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         elif start is not None:
             members.setdefault(starts[start], []).append((plain[len(start) :], array))
         else:
-            known = ", ".join(["actor.0.weight", "critic.0.weight", "actor_gradient.0.weight", *ARRAYS, *NUMBERS])
-            raise ExplainError(f"{name} is no name that is known; names are {known}, ...")
+            unknown.append(name)
     for key, parts in members.items():
         digits = [[int(d) for d in re.findall(r"\d+", rest)] for rest, _ in parts]
         order = list(range(len(parts)))
@@ -100,7 +102,10 @@ def arguments(arrays: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
             found[key] = words[0] if len(words) == 1 else tuple(words)
     missing = [key for key in ("actor", "critic", "obs", "act") if key not in found]
     if missing:
-        raise ExplainError(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing from the file")
+        known = ", ".join(["actor.0.weight", "critic.0.weight", "actor_gradient.0.weight", *ARRAYS, *NUMBERS])
+        but = f", and {', '.join(unknown)} is no name that is known; names are {known}, ..." if unknown else ""
+        raise ExplainError(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing from the file{but}")
+    notes += [f"{name} was left aside: no name that is known" for name in unknown]
     found.setdefault("actor_gradient", None)
     return found, notes
 
@@ -122,7 +127,9 @@ arrays = {"obs": obs, "act": act, "action_scale": max_action}  # the batch, as t
 nets = {"actor": actor, "critic": critic, "target_actor": target_actor, "target_critic": target_critic}
 for name, net in nets.items():
     arrays |= {f"{name}.{i}": p for i, p in enumerate(net.parameters())}
-arrays |= {f"actor_gradient.{i}": p.grad for i, p in enumerate(actor.parameters())}
+arrays |= {
+    f"actor_gradient.{i}": 0 * p if p.grad is None else p.grad for i, p in enumerate(actor.parameters())
+}
 arrays = {k: v.detach().cpu() if hasattr(v, "detach") else v for k, v in arrays.items()}
 np.savez("update.npz", **{k: np.asarray(v) for k, v in arrays.items()})
 """,
@@ -133,7 +140,8 @@ arrays = {"obs": obs, "act": act, "action_scale": max_action}  # the batch; the 
 nets = {"actor": actor, "critic": critic, "target_actor": target_actor, "target_critic": target_critic}
 for name, net in nets.items():
     arrays |= {f"{name}.{i}": w for i, w in enumerate(net.trainable_variables)}
-arrays |= {f"actor_gradient.{i}": g for i, g in enumerate(gradients)}
+for i, (w, g) in enumerate(zip(actor.trainable_variables, gradients)):
+    arrays[f"actor_gradient.{i}"] = 0 * w if g is None else g
 np.savez("update.npz", **{k: np.asarray(v) for k, v in arrays.items()})
 """,
     "keras": """# In your update, after gradients = tape.gradient(actor_loss, actor.trainable_variables):
@@ -143,7 +151,8 @@ arrays = {"obs": obs, "act": act, "action_scale": max_action}  # the batch; the 
 nets = {"actor": actor, "critic": critic, "target_actor": target_actor, "target_critic": target_critic}
 for name, net in nets.items():
     arrays |= {f"{name}.{i}": w for i, w in enumerate(net.get_weights())}
-arrays |= {f"actor_gradient.{i}": g for i, g in enumerate(gradients)}
+for i, (w, g) in enumerate(zip(actor.trainable_variables, gradients)):
+    arrays[f"actor_gradient.{i}"] = 0 * w if g is None else g
 np.savez("update.npz", **{k: np.asarray(v) for k, v in arrays.items()})
 """,
     "jax": """# In your update, after gradients = jax.grad(actor_loss)(actor_params):

@@ -17,7 +17,8 @@ class Part:
 
     told: False where nothing could be said of it. error: relative, of the explanation, in its worst tensor (of the
     right gradient, where nothing explains it); allowed: what rounding explains of that. right, wrong: tensors by name,
-    against the right gradient. untold: mistakes that this batch cannot show. said: the rest, in words.
+    against the right gradient. untold: mistakes that this batch cannot show. hidden: those that a clipping takes away
+    again, so that they may be there as well. said: the rest, in words.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Part:
     right: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
     untold: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     said: tuple[str, ...] = ()
     told: bool = True
 
@@ -38,20 +40,35 @@ class Part:
         """Whether it is right, or named."""
         return self.ok or bool(self.mistakes)
 
+    def details(self) -> list[str]:
+        """The lines below it."""
+        lines = []
+        if not self.explained and self.told and (self.right or self.wrong):
+            lines.append(f"right: {' '.join(self.right) or 'none'}; wrong: {' '.join(self.wrong) or 'none'}")
+        lines += self.said
+        if self.hidden:
+            lines.append(
+                f"what comes before the clipping and only changes the length cannot be seen: {', '.join(self.hidden)}; "
+                "it can without the clipping, or on a batch with a smaller gradient"
+            )
+        if self.untold:
+            lines.append(f"not seen on this batch: {'; '.join(_untold(name) for name in self.untold)}")
+        return lines
+
     def verdict(self) -> str:
         """The first line."""
         if not self.told:
             return "not told"
+        explains = f" (rounding explains {self.allowed:.1g})" if self.allowed else ""
+        off = f"to {self.error:.1g}{explains}" if self.error or explains else ""
         if self.ok:
-            return f"right, to {self.error:.1g}" + (f" (rounding explains {self.allowed:.1g})" if self.allowed else "")
+            return f"right, {off}" if off else "right"
         if not self.mistakes:
             return "wrong, and no mistake of the catalogue explains it"
         numbers = f" ({self.numbers})" if self.numbers else ""
         named = " and ".join(self.mistakes)
         either = "".join(f", or {' and '.join(names)}" for names in self.alternatives)
-        return f"{named}{numbers}{either}: reproduces it to {self.error:.1g}" + (
-            f" (rounding explains {self.allowed:.1g})" if self.allowed else ""
-        )
+        return f"{named}{numbers}{either}" + (f": reproduces it {off}" if off else "")
 
 
 @dataclass(frozen=True)
@@ -74,8 +91,8 @@ class Explanation:
 
     @property
     def ambiguous(self) -> bool:
-        """Whether other mistakes fit equally well."""
-        return any(part.alternatives for part in self.parts)
+        """Whether other mistakes fit equally well, or hidden ones may be there as well."""
+        return any(part.alternatives or part.hidden for part in self.parts)
 
     @property
     def error(self) -> float:
@@ -84,20 +101,20 @@ class Explanation:
 
     @property
     def locates(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Tensors of the first part that are right, and those that are wrong: ("W2", "b2"), ("W1", "b1", ...)."""
-        shown = next((part for part in self.parts if part.right or part.wrong), None)
-        return (shown.right, shown.wrong) if shown else ((), ())
+        """Tensors that are right, and those that are wrong: ("W2", "b2"), ("W1", "b1", ...).
+
+        Of the first gradient that is wrong, or else of the first.
+        """
+        shown = [part for part in self.parts if part.right or part.wrong]
+        first = next((part for part in shown if part.wrong), shown[0] if shown else None)
+        return (first.right, first.wrong) if first else ((), ())
 
     def __str__(self) -> str:
         lines: list[str] = []
         width = max(len(part.name) for part in self.parts)
         for part in self.parts:
             lines.append(f"{part.name:<{width}}  {part.verdict()}")
-            if not part.explained and part.told and part.right:
-                lines.append(f"    right: {' '.join(part.right)}; wrong: {' '.join(part.wrong)}")
-            lines += [f"    {line}" for line in part.said]
-            if part.untold:
-                lines.append(f"    not seen on this batch: {'; '.join(_untold(name) for name in part.untold)}")
+            lines += [f"    {line}" for line in part.details()]
         for name in self.told_of():
             mistake = DDPG_MISTAKES[name]
             lines += ["", f"{name}: {mistake.does}.", f"    instead: {mistake.instead}"]
@@ -131,12 +148,7 @@ class Explanation:
         rows = []
         for part in self.parts:
             colour = "#1b7f3b" if part.ok and part.told else "#555" if not part.told else "#b00020"
-            more = [*part.said]
-            if part.wrong and not part.explained:
-                more.insert(0, f"right: {' '.join(part.right)}; wrong: {' '.join(part.wrong)}")
-            if part.untold:
-                more.append(f"not seen on this batch: {'; '.join(_untold(name) for name in part.untold)}")
-            said = "".join(f"<br><small>{escape(line)}</small>" for line in more)
+            said = "".join(f"<br><small>{escape(line)}</small>" for line in part.details())
             rows.append(
                 f"<tr><td style='text-align: left'>{escape(part.name)}</td>"
                 f"<td style='text-align: left; color: {colour}'>{escape(part.verdict())}{said}</td></tr>"
@@ -176,11 +188,13 @@ def apart(alternatives: tuple[tuple[str, ...], ...], n: int) -> str:
     for name in DDPG_MISTAKES:
         if name not in differ:
             continue
-        if name in ("sum for mean", "1/N twice", "added up twice", "square's 2 missing"):
+        if name in ("sum for mean", "1/N twice"):
             wanted[f"another number of samples, such as {2 * n + 1}"] = None
         elif name.startswith("action scale"):
             wanted["another action scale, or one per action"] = None
-        elif name.startswith("clipped by") or name == "mean over actions too":
+        elif name == "mean over actions too":
+            wanted["another number of actions"] = None
+        elif name.startswith("clipped by"):
             wanted["a batch on which the gradient is shorter, or longer"] = None
         elif DDPG_MISTAKES[name].untold:
             wanted[DDPG_MISTAKES[name].untold] = None

@@ -29,13 +29,14 @@ Tensors = Sequence["Array | None"]
 @dataclass(frozen=True)
 class Finding:
     """Mistakes that reproduce a gradient. error: of the worst tensor, relative, as norms; allowed: what rounding
-    explains of that. numbers: what was read off, in words. tensors: the gradient they make.
+    explains of that. numbers: what was read off, in words. hidden: mistakes that may be there as well.
     """
 
     mistakes: tuple[str, ...]
     error: float
     allowed: float
     numbers: str
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -412,8 +413,25 @@ class Search:
                         found[key] = one
             if found:
                 fits = sorted(found.values(), key=lambda one: one.error)
-                return [Finding(turned + f.mistakes, f.error, f.allowed, f.numbers) for f in fits]
+                return [Finding(turned + f.mistakes, f.error, f.allowed, f.numbers, self.hidden(f)) for f in fits]
         return []
+
+    def hidden(self, found: Finding) -> tuple[str, ...]:
+        """Mistakes in front of a clipping that it takes away again: with one more of them all numbers are the same.
+
+        A constant factor is one: c g shortened to a length is g shortened to that length, where both are longer.
+        """
+        if not {"clipped by norm", "clipped by value"} & {*found.mistakes}:
+            return ()
+        names_found: dict[str, None] = {}
+        count = len(found.mistakes)
+        for settings, names in choices(self.question.groups, count):
+            if len({*names} - {*found.mistakes}) > 1:
+                continue
+            for other in self.explain(settings, names, count + 1):
+                if {*found.mistakes} < {*other.mistakes}:
+                    names_found |= dict.fromkeys(name for name in other.mistakes if name not in found.mistakes)
+        return tuple(names_found)
 
     def untold(self) -> list[str]:
         """Single mistakes that would make the same gradient on this batch, to rounding: nothing can be said of them."""
@@ -424,6 +442,8 @@ class Search:
                 off = np.sqrt(self.sums((self.made(settings) - right) ** 2))
                 hidden[name] = hidden.get(name, True) and bool(np.all(off <= allowed))
         hidden |= {name: value == 1 for group in self.question.factors for value, names in group for name in names}
+        if self.question.problem.target_critic is not None:  # nothing of the critic's own could flow through y
+            hidden.pop("target is not detached", None)
         return [name for name, is_hidden in hidden.items() if is_hidden]
 
     def rows(self) -> list[tuple[int, float, float, float, bool]]:

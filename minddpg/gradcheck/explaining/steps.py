@@ -124,10 +124,7 @@ def target_step(target: Layers, after: Layers, online: Layers, online_after: Lay
     if not delta.any():
         if online_after is not None:
             moved, towards = flat(online_after.tensors()) - flat(online.tensors()), start - flat(online.tensors())
-            tau = _share(moved, towards)
-            fits = np.all(
-                np.abs(moved - tau * towards) <= 2 * spacing(online, online_after, eps) + eps * np.abs(towards)
-            )
+            tau, fits = _follows(moved, towards, 2 * spacing(online, online_after, eps) + eps * np.abs(towards))
             if moved.any() and 0 < tau <= 1 and fits:
                 return Followed("swapped", f"the network moved towards its target, by {tau:.4g}")
         if not (flat((online_after or online).tensors()) - start).any():
@@ -137,16 +134,20 @@ def target_step(target: Layers, after: Layers, online: Layers, online_after: Lay
         if network is None:
             continue
         way = flat(network.tensors()) - start
-        tau = _share(delta, way)
         allowed = rounding + 2 * eps * np.abs(flat(network.tensors()))
+        tau, fits = _follows(delta, way, allowed)
         if np.all(np.abs(delta - way) <= allowed):
             return Followed("hard copy", f"the target is a copy of its network{name}: tau = 1")
-        if tau > 0 and np.all(np.abs(delta - tau * way) <= allowed):
+        if tau > 0 and fits:
             if tau > 0.5:
-                return Followed("tau reversed", f"tau = {tau:.6g}, where {1 - tau:.3g} was meant")
+                return Followed("tau reversed", f"tau = {tau:.4g}, where {1 - tau:.1g} was meant")
             return Followed("", f"tau = {tau:.4g}, towards its network{name}")
     return Followed("?", "the target moved, and not towards its network")
 
 
-def _share(delta: Array, way: Array) -> float:
-    return float(delta @ way) / (float(way @ way) or 1.0)
+def _follows(delta: Array, way: Array, rounding: Array) -> tuple[float, bool]:
+    """The tau with which delta = tau way, and whether that holds; rounding: of delta, from which tau is only read."""
+    square = float(way @ way) or 1.0
+    tau = float(delta @ way) / square
+    unsure = float(rounding @ np.abs(way)) / square
+    return tau, bool(np.all(np.abs(delta - tau * way) <= rounding + unsure * np.abs(way)))
