@@ -88,7 +88,7 @@ WEIGHTS = """        x = layer_input(network, cache, layer)
 """
 CRITIC_FIRST = """    critic_loss, q_mean, target_q_mean = critic_step(learner, batch, rates)
 """
-BIAS = "            dbias[k] += dy[i, k]"
+BIAS = "            dbias[k] += row[k]"
 TANH = "result[i] = upstream[i] * (1 - output[i] * output[i])"
 RELU = "gradient[j] *= output[j] > zero"
 
@@ -156,7 +156,7 @@ BUGS = (
         "ReLU: the mask of another layer", "pytorch/pytorch#11662", "networks", "network.action_layer, -1):\n" + MASK,
         "network.action_layer, -1):\n" + MASK.replace("cache, layer)", "cache, max(1, layer - 1))[:, :10]"),
     ),
-    Bug("bias: gradient not written", "CS231n notes, neural-networks-3", "layers", BIAS, BIAS.replace("dy", "0 * dy")),
+    Bug("bias: gradient not written", "CS231n notes, neural-networks-3", "layers", BIAS, BIAS.replace("row", "0 * row")),
     Bug(
         "bias: mean over the batch in a hidden layer", "kvfrans/notes#5", "networks", WEIGHTS,
         WEIGHTS + "        if layer == 0 and network.act_dim == 0:\n"
@@ -170,7 +170,7 @@ BUGS = (
     ),
     Bug(
         "bias: summed over the units too", "rasbt/stat453-deep-learning-ss21#5", "layers",
-        BIAS, BIAS.replace("dy[i, k]", "dy[i].sum()"),
+        BIAS, BIAS.replace("row[k]", "row.sum()"),
     ),
     Bug(
         "weight: transposed where it fits", "apache/tvm#5695", "layers", "matmul_left_transposed(x, dy, dweight)",
