@@ -67,7 +67,9 @@ FAULTS = {  # name: (file, {right: wrong}, test)
     ),
     "a truncation is stored as a termination": (
         "training.py",
-        {"add(self.obs[i], act, rew, next_obs, terminated)": "add(self.obs[i], act, rew, next_obs, terminated or truncated)"},
+        {
+            "act, rew, next_obs, terminated)\n        except": "act, rew, next_obs, terminated or truncated)\n        except"
+        },
         RUN,
     ),
     "the noise is not bounded": (
