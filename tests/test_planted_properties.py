@@ -67,9 +67,7 @@ FAULTS = {  # name: (file, {right: wrong}, test)
     ),
     "a truncation is stored as a termination": (
         "training.py",
-        {
-            "act, rew, next_obs, terminated)\n        except": "act, rew, next_obs, terminated or truncated)\n        except"
-        },
+        {"terminated)\n        except ShapeError": "terminated or truncated)\n        except ShapeError"},
         RUN,
     ),
     "the noise is not bounded": (
