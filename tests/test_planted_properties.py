@@ -67,7 +67,7 @@ FAULTS = {  # name: (file, {right: wrong}, test)
     ),
     "a truncation is stored as a termination": (
         "training.py",
-        {"next_obs, terminated)\n        except": "next_obs, terminated or truncated)\n        except"},
+        {"terminated)\n        except ShapeError": "terminated or truncated)\n        except ShapeError"},
         RUN,
     ),
     "the noise is not bounded": (
