@@ -194,9 +194,22 @@ def test_a_run_from_before_the_options_goes_on():
 # --- planted bugs, and everything together ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "bug", [bug for bug in planted.OPTION_BUGS if "algorithm" not in bug.options], ids=lambda b: b.name
-)
+OF_OPTION = {str(bug.options): [] for bug in planted.OPTION_BUGS}
+for _bug in planted.OPTION_BUGS:
+    OF_OPTION[str(_bug.options)].append(_bug)
+PLANTED = [  # two of each option in every run of the tests
+    pytest.param(bug, marks=pytest.mark.slow if number > 1 else (), id=bug.name)
+    for bugs in OF_OPTION.values() for number, bug in enumerate(bugs)
+]  # fmt: skip
+
+
+def test_three_bugs_of_every_option_that_changes_a_gradient_are_known():
+    assert len(OF_OPTION) == 6
+    assert min(map(len, OF_OPTION.values())) >= 3
+
+
+@pytest.mark.skipif(JIT, reason="the copies run as plain NumPy either way")
+@pytest.mark.parametrize("bug", PLANTED)
 def test_planted_bugs_are_caught(bug):
     verdict = planted.verdict(bug)
     assert verdict.caught, planted.text(verdict)

@@ -156,7 +156,9 @@ BUGS = (
         "ReLU: the mask of another layer", "pytorch/pytorch#11662", "networks", "network.action_layer, -1):\n" + MASK,
         "network.action_layer, -1):\n" + MASK.replace("cache, layer)", "cache, max(1, layer - 1))[:, :10]"),
     ),
-    Bug("bias: gradient not written", "CS231n notes, neural-networks-3", "layers", BIAS, BIAS.replace("row", "0 * row")),
+    Bug(
+        "bias: gradient not written", "CS231n notes, neural-networks-3", "layers", BIAS, BIAS.replace("row", "0 * row"),
+    ),
     Bug(
         "bias: mean over the batch in a hidden layer", "kvfrans/notes#5", "networks", WEIGHTS,
         WEIGHTS + "        if layer == 0 and network.act_dim == 0:\n"
