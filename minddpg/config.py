@@ -19,6 +19,10 @@ CHECKPOINT_EVERY = 60.0  # seconds
 DIAGNOSE_EVERY = 250  # updates; at 64-64 a look takes five updates' time, less for larger networks
 MOST_UNITS = 1_000_000  # of a layer
 MOST_RETURN = 10_000  # rewards that are summed up
+OPTIONS = (  # off by default, and in runs of before there were any
+    "algorithm", "policy_delay", "target_noise_std", "target_noise_clip", "normalisation", "activation",
+    "normalise_obs", "reward_scale", "n_step", "max_grad_norm", "invert_gradients", "final_lr_share",
+)  # fmt: skip
 
 
 class ConfigError(ValueError):

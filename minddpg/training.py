@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .agent import DDPG
-from .config import CHECKPOINT_EVERY, Config, ConfigError
+from .config import CHECKPOINT_EVERY, OPTIONS, Config, ConfigError
 from .ddpg import Losses
 from .environment import EnvError, EnvironmentLike, Environments, NotFinite, full_id, make_environments, within
 from .evaluation import Evaluator
@@ -265,8 +265,8 @@ class Run:
         steps. Raises KeyError, TypeError or ValueError where the state is not one.
         """
         run = cls(environments, config, state["seed"])
-        # A run of an earlier version knows nothing of options that have come since; they are off.
-        state = {**state, "config": {**Config().to_dict(), **state["config"]}}
+        off = {name: getattr(Config(), name) for name in OPTIONS}  # as in a run of before there were any
+        state = {**state, "config": {**off, **state["config"]}}
         check_like({**state, "environments": None}, {**run.state(), "environments": None})
         if {**state["config"], "steps": config.steps} != config.to_dict():
             raise ValueError("config.json has other hyperparameters")

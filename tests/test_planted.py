@@ -74,19 +74,24 @@ def run_tests(package, test, tmp_path):
     return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
 
 
-def planted(bug, directory, bugs=BUGS):
+def planted(bug, directory):
     """The result of the bug's test on a copy with the bug in it; None for the copy as it is."""
-    shutil.copytree(Path(minddpg.__file__).parent, directory / "minddpg")
     if bug is None:
+        shutil.copytree(Path(minddpg.__file__).parent, directory / "minddpg")
         return run_tests(directory, CHAIN, directory)
-    _, _, file, right, wrong = CATALOGUE[bug]
+    return spoilt(CATALOGUE[bug].file, CATALOGUE[bug].right, CATALOGUE[bug].wrong, CAUGHT_BY[bug], directory)
+
+
+def spoilt(file, right, wrong, test, directory):
+    """The result of a test on a copy, made in the directory, with one line of a file spoilt."""
+    shutil.copytree(Path(minddpg.__file__).parent, directory / "minddpg")
     source = directory / "minddpg" / f"{file}.py"
     text = source.read_text()
     assert text.count(right) == 1, (
         f"the line to spoil has changed: {right!r} stands {text.count(right)} times in {file}"
     )
     source.write_text(text.replace(right, wrong))
-    return run_tests(directory, CAUGHT_BY[bug], directory)
+    return run_tests(directory, test, directory)
 
 
 @pytest.fixture(scope="module")

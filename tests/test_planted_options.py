@@ -5,7 +5,7 @@ Those that a gradient check shows are in minddpg/gradcheck/planted.py.
 
 import pytest
 from conftest import JIT
-from test_planted import planted
+from test_planted import spoilt
 
 OF_OPTIONS = {
     "n_step: gamma to the wrong power": (
@@ -78,6 +78,6 @@ QUICK = {bug.split(":")[0]: bug for bug in reversed(OF_OPTIONS)}.values()  # the
 @pytest.mark.skipif(not JIT, reason="planted once, by the run with the JIT")
 @pytest.mark.parametrize("bug", [b if b in QUICK else pytest.param(b, marks=pytest.mark.slow) for b in OF_OPTIONS])
 def test_planted_bug_of_an_option_fails(bug, tmp_path):
-    result = planted(bug, tmp_path, OF_OPTIONS)
+    result = spoilt(*OF_OPTIONS[bug], tmp_path)
     assert result.returncode == 1, result.stdout + result.stderr
     assert "AssertionError" in result.stdout or "Failed" in result.stdout, result.stdout
