@@ -41,7 +41,7 @@ OPTIONS = {
     "inverted gradients": {"invert_gradients": True},
     "learning rates to a tenth": {"final_lr_share": 0.1},
 }
-STEPS = {"Pendulum-v1": 20_000, "LunarLanderContinuous-v3": 50_000}
+STEPS = {"Pendulum-v1": 20_000, "LunarLanderContinuous-v3": 30_000}
 FIRST_SEED, EPISODES, FIRST_EPISODE = 100, 20, 10_000
 COLUMNS = ("env", "option", "seed", "steps", "return", "seconds", "update", "output", "way", "worst", "error")
 

@@ -22,6 +22,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs star
 CHECKOUT = str(Path(minddpg.__file__).parent.parent)  # what is tested
 
 JIT = not numba.config.DISABLE_JIT
+# Every option has machine code of its own, and to compile the check of one takes half a minute: as plain NumPy by
+# default, compiled among the slow tests.
+compiles_long = pytest.mark.slow if JIT else pytest.mark.skipif(False, reason="")
 
 
 @pytest.fixture(autouse=True)

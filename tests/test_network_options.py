@@ -3,7 +3,7 @@
 import naive
 import numpy as np
 import pytest
-from conftest import agent_of, make_batch
+from conftest import agent_of, compiles_long, make_batch
 
 from minddpg import Config, RunError, layers
 from minddpg.agent import state_shapes
@@ -76,6 +76,7 @@ def test_the_four_backwards_agree(rng):
             forward(agent.critic, *wrong)
 
 
+@compiles_long
 @pytest.mark.parametrize(
     "changes", [TANH, INVERT, {**TANH, **INVERT, "action_layer": 1}, {**INVERT, "algorithm": "td3"}]
 )
@@ -213,6 +214,7 @@ def used(rng, **changes):
     return agent, batch
 
 
+@compiles_long
 @pytest.mark.parametrize("changes", NORMALISED)
 def test_every_gradient_of_normalised_networks(rng, changes):
     agent, batch = used(rng, **changes)
@@ -223,6 +225,7 @@ def test_every_gradient_of_normalised_networks(rng, changes):
     assert ("critic.0.gamma" in names) == (agent.config.action_layer == 1)
 
 
+@compiles_long
 @pytest.mark.parametrize("changes", [{**BATCH, "action_layer": 1}, {**LAYER, "action_layer": 1}])
 @pytest.mark.parametrize("training", [True, False])
 def test_backward_of_a_network_in_both_modes(rng, changes, training):

@@ -3,7 +3,7 @@
 import naive
 import numpy as np
 import pytest
-from conftest import agent_of, make_batch
+from conftest import agent_of, compiles_long, make_batch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -93,6 +93,7 @@ def test_fifty_updates_equal_the_twin(rng):
         np.testing.assert_allclose(state[name], expected, rtol=1e-8, atol=1e-10, err_msg=name)
 
 
+@compiles_long
 def test_every_gradient(rng):
     agent = seasoned(rng)
     report = check_agent(agent, make_batch(rng, 8, 3, 2))

@@ -3,7 +3,7 @@
 import naive
 import numpy as np
 import pytest
-from conftest import JIT, agent_of, make_batch, random_agent
+from conftest import JIT, agent_of, compiles_long, make_batch, random_agent
 
 import minddpg
 from minddpg import Config, evaluation
@@ -85,6 +85,7 @@ def test_a_trace_shows_the_step_that_clipping_leaves(rng):
     np.testing.assert_allclose(traced["actor.1.step_weight"].array, moved, rtol=1e-6, atol=1e-15)
 
 
+@compiles_long
 @pytest.mark.parametrize("changes", [{"max_grad_norm": 0.05}, {"max_grad_norm": 0.05, "algorithm": "td3"}])
 def test_every_gradient(rng, changes):
     report = check_agent(agent_of(**changes), make_batch(rng, 8, 3, 2))
@@ -264,6 +265,7 @@ def test_fifty_updates_equal_autograd(rng, changes):
         np.testing.assert_allclose(state[name], expected, rtol=0, atol=1e-9, err_msg=name)
 
 
+@compiles_long
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.slow if seed > 2 else ()) for seed in range(10)])
 def test_every_gradient_of_random_combinations(rng, seed):
     agent = agent_of(hidden_sizes=(6, 5), **combination(seed))

@@ -3,7 +3,7 @@
 import naive
 import numpy as np
 import pytest
-from conftest import agent_of, make_batch
+from conftest import agent_of, compiles_long, make_batch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -107,6 +107,7 @@ def test_update_from_a_replay_is_the_update_of_its_sample(rng, algorithm):
     assert first.is_finite()
 
 
+@compiles_long
 def test_every_gradient(rng):
     report = check_agent(agent_of(n_step=3), long_batch(rng, 8))
     assert report.ok, report

@@ -6,7 +6,7 @@ from pathlib import Path
 import naive
 import numpy as np
 import pytest
-from conftest import JIT, agent_of, make_batch
+from conftest import JIT, agent_of, compiles_long, make_batch
 
 import minddpg
 from minddpg import Config, ReplayBuffer, ddpg, td3
@@ -108,6 +108,7 @@ def test_losses_of_an_update_without_an_actor_step_are_those_last_seen(rng):
     assert losses[1].dq_dact_rms == losses[2].dq_dact_rms > 0
 
 
+@compiles_long
 def test_every_gradient(rng):
     report = check_agent(agent_of(**TD3), make_batch(rng, 8, 3, 2))
     assert report.ok, report
