@@ -199,8 +199,8 @@ def test_a_run_from_before_the_options_goes_on():
 OF_OPTION = {str(bug.options): [] for bug in planted.OPTION_BUGS}
 for _bug in planted.OPTION_BUGS:
     OF_OPTION[str(_bug.options)].append(_bug)
-PLANTED = [  # one of each option in every run of the tests
-    pytest.param(bug, marks=pytest.mark.slow if number else (), id=bug.name)
+PLANTED = [  # one of each option in every run of the tests; of batch normalisation, a check takes ten seconds
+    pytest.param(bug, marks=pytest.mark.slow if number or bug.options == planted.BATCH else (), id=bug.name)
     for bugs in OF_OPTION.values() for number, bug in enumerate(bugs)
 ]  # fmt: skip
 
