@@ -25,6 +25,7 @@ from minddpg.networks import (
 )
 
 TANH, INVERT = {"activation": "tanh"}, {"invert_gradients": True}
+pytestmark = compiles_long  # tests/test_threads.py compares what is compiled
 
 
 def test_hidden_tanh_backward(rng):
@@ -76,7 +77,6 @@ def test_the_four_backwards_agree(rng):
             forward(agent.critic, *wrong)
 
 
-@compiles_long
 @pytest.mark.parametrize(
     "changes", [TANH, INVERT, {**TANH, **INVERT, "action_layer": 1}, {**INVERT, "algorithm": "td3"}]
 )
@@ -214,7 +214,6 @@ def used(rng, **changes):
     return agent, batch
 
 
-@compiles_long
 @pytest.mark.parametrize("changes", NORMALISED)
 def test_every_gradient_of_normalised_networks(rng, changes):
     agent, batch = used(rng, **changes)
@@ -225,7 +224,6 @@ def test_every_gradient_of_normalised_networks(rng, changes):
     assert ("critic.0.gamma" in names) == (agent.config.action_layer == 1)
 
 
-@compiles_long
 @pytest.mark.parametrize("changes", [{**BATCH, "action_layer": 1}, {**LAYER, "action_layer": 1}])
 @pytest.mark.parametrize("training", [True, False])
 def test_backward_of_a_network_in_both_modes(rng, changes, training):

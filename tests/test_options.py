@@ -14,6 +14,8 @@ from minddpg.optim import Adam, adam, clipped, new_adam
 from minddpg.replay import LongBatch
 from minddpg.training import Run
 
+pytestmark = compiles_long  # tests/test_threads.py compares what is compiled
+
 # --- max_grad_norm ----------------------------------------------------------------------------------------------------
 
 
@@ -85,7 +87,6 @@ def test_a_trace_shows_the_step_that_clipping_leaves(rng):
     np.testing.assert_allclose(traced["actor.1.step_weight"].array, moved, rtol=1e-6, atol=1e-15)
 
 
-@compiles_long
 @pytest.mark.parametrize("changes", [{"max_grad_norm": 0.05}, {"max_grad_norm": 0.05, "algorithm": "td3"}])
 def test_every_gradient(rng, changes):
     report = check_agent(agent_of(**changes), make_batch(rng, 8, 3, 2))
@@ -265,7 +266,6 @@ def test_fifty_updates_equal_autograd(rng, changes):
         np.testing.assert_allclose(state[name], expected, rtol=0, atol=1e-9, err_msg=name)
 
 
-@compiles_long
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.slow if seed > 2 else ()) for seed in range(10)])
 def test_every_gradient_of_random_combinations(rng, seed):
     agent = agent_of(hidden_sizes=(6, 5), **combination(seed))

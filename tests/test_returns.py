@@ -90,7 +90,7 @@ def test_fifty_updates_equal_the_twin(rng):
         np.testing.assert_allclose(state[name], expected, rtol=1e-8, atol=1e-10, err_msg=name)
 
 
-@pytest.mark.parametrize("algorithm", ["ddpg", "td3"])
+@pytest.mark.parametrize("algorithm", ["ddpg", pytest.param("td3", marks=compiles_long)])
 def test_update_from_a_replay_is_the_update_of_its_sample(rng, algorithm):
     changes = {"n_step": 3, "algorithm": algorithm, "dtype": "float32"}
     first, second = agent_of(**changes), agent_of(**changes)

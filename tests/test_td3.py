@@ -27,7 +27,7 @@ def noise_of(agent, n):
     return agent.copy().draw_smoothing(agent.copy().smoothing, n)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=compiles_long)])
 @pytest.mark.parametrize(
     "changes", [{}, {"action_layer": 1, "critic_weight_decay": 1e-2, "policy_delay": 3}, {"target_noise_std": 2.0}]
 )
@@ -44,6 +44,7 @@ def test_fifty_updates_equal_the_twin(rng, changes, dtype):
     assert agent.updates == 50
 
 
+@compiles_long
 @pytest.mark.parametrize("changes", [{}, {"action_layer": 1, "critic_weight_decay": 1e-2, "target_noise_std": 1.0}])
 def test_fifty_updates_equal_autograd(rng, changes):
     pytest.importorskip("torch", reason="install the crosscheck extra")

@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import agent_of, clean_environment, make_batch
+from conftest import JIT, agent_of, clean_environment, make_batch
 
 from minddpg import Config, ReplayBuffer, resume, train
 from minddpg.fast import threads
@@ -131,6 +132,36 @@ def test_the_bits_of_options_do_not_depend_on_it_either(name):
     assert alone != parameters_after(1, 11, **options)
 
 
+@pytest.mark.skipif(not JIT, reason="compares compiled code with plain NumPy")
+@pytest.mark.parametrize("name", TOGETHER)
+def test_compiled_options_compute_what_their_lines_do_as_plain_numpy(name):
+    """The first gradients of both critics and of the actor, in Adam's memory."""
+    code = f"""
+import sys, numpy as np
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_threads import TOGETHER, gradients_of
+np.savez("plain.npz", **gradients_of({name!r}))
+"""
+    output_of(code, NUMBA_DISABLE_JIT="1")
+    compiled = gradients_of(name)
+    assert len(compiled) == 3
+    with np.load("plain.npz") as plain:
+        for key, gradient in compiled.items():
+            largest = np.abs(plain[key]).max()
+            assert largest > 0
+            np.testing.assert_allclose(gradient, plain[key], rtol=2e-3, atol=2e-5 * largest, err_msg=key)
+
+
+def gradients_of(name):
+    """Of an agent's first update, in which the actor makes a step."""
+    agent = agent_of(17, 6, **{**LARGE, **TOGETHER[name], "policy_delay": 1})
+    batch = make_batch(np.random.default_rng(0), 129, 17, 6, "float32")
+    for obs in batch.obs[:40]:
+        agent.observe(obs)
+    agent.update(batch)
+    return {name: value for name, value in agent.state_dict().items() if name.endswith("_adam.m")}
+
+
 @needs_team
 def test_times_of_td3_are_compared_over_as_many_updates_as_one_has_an_actor_step(monkeypatch):
     monkeypatch.setattr("minddpg.fast.choice.cpus", lambda: 2)
@@ -171,9 +202,9 @@ print(ctypes.c_int64.from_address(threads.team(2) + threads.PARTS).value > 0)
     assert output_of(code) == "True"
 
 
-def output_of(code, seconds=300):
+def output_of(code, seconds=300, **changes):
     """What a process prints that must end well, and in time."""
-    environment = clean_environment(PYTHONPATH=os.pathsep.join(sys.path), PYTHONWARNINGS="ignore")
+    environment = clean_environment(PYTHONPATH=os.pathsep.join(sys.path), PYTHONWARNINGS="ignore", **changes)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=seconds, check=False
     )
