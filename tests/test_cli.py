@@ -295,7 +295,7 @@ def test_signals_reach_a_real_process_and_the_command_it_prints_works(tmp_path, 
     while "episode" not in process.stderr.readline():
         assert process.poll() is None
     process.send_signal(getattr(signal, name))
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == status
     assert "Traceback" not in err
     assert minddpg.load(tmp_path / "run").is_finite()
